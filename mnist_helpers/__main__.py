@@ -1,0 +1,116 @@
+"""The command line: ``python -m mnist_helpers run | table | data | doctor``.
+
+Exit codes: 0 all went well, 1 something failed (and is named), 2 the command was wrong, 130 interrupted.
+"""
+
+import argparse
+import multiprocessing
+import sys
+from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
+
+from . import data, doctor, notebooks, results
+
+
+def parser():
+    main = argparse.ArgumentParser(prog="python -m mnist_helpers", description="Run the course's notebooks.")
+    commands = main.add_subparsers(dest="command", required=True)
+    run = commands.add_parser("run", help="execute notebooks (by default the seven lessons) and show their results")
+    run.add_argument("notebooks", nargs="*", metavar="NOTEBOOK", help="such as 03_twenty_epochs")
+    run.add_argument("--seed", type=int, help="instead of the seed written in each notebook")
+    run.add_argument("--profile", choices=("full", "quick"), help="default: MNIST_PROFILE, or full")
+    run.add_argument("--save", action="store_true",
+                     help="keep the outputs in the notebooks and the runs as the course's own (full runs on MNIST)")
+    table = commands.add_parser("table", help="show the recorded results")
+    table.add_argument("--write", action="store_true", help="and write the course's own into README.md")
+    commands.add_parser("data", help="download MNIST if need be, and verify it")
+    commands.add_parser("doctor", help="check Python, packages, device, data and Jupyter")
+    return main
+
+
+def main(arguments=None):
+    options = parser().parse_args(arguments)
+    try:
+        return {"run": run, "table": table, "data": fetch, "doctor": lambda _: 0 if doctor.report() else 1}[
+            options.command](options)
+    except (data.DataError, ValueError) as error:
+        return fail(error, 1)
+    except FileNotFoundError as error:
+        return fail(error, 2)
+    except KeyboardInterrupt:
+        return fail("interrupted", 130)
+
+
+def fail(message, code):
+    print(message, file=sys.stderr)
+    return code
+
+
+def run(options):
+    profile = options.profile or data.profile()
+    if options.save and profile != "full":
+        return fail("--save keeps full runs only: leave out --profile quick", 2)
+    if options.save and options.seed is not None:
+        return fail("--save keeps the seed written in each notebook: leave out --seed", 2)
+    paths = notebooks.find(options.notebooks)
+    if not paths:
+        return fail(f"there are no notebooks in {notebooks.folder()}", 2)
+    runs, failed = [], []
+    for number, path in enumerate(paths, start=1):
+        print(f"\n[{number}/{len(paths)}] {path.name}", flush=True)
+        execution = in_own_process(path, options.seed, profile)
+        try:
+            if execution.error:
+                raise ValueError(execution.error)
+            if options.save:
+                notebooks.save(execution)
+        except ValueError as error:
+            failed.append(path.name)
+            fail(f"{path.name} failed after {execution.seconds:.0f} s:\n{error}", 1)
+            continue
+        for record in execution.runs:
+            if options.save:
+                record["reference"] = True
+            if record["profile"] == "full":
+                results.append(record)
+        runs += execution.runs
+        print(f"[{number}/{len(paths)}] {path.name}: done in {execution.seconds:.0f} s", flush=True)
+    if options.save:
+        write_readme()
+    if runs:
+        print(f"\n{results.table(runs)}")
+    return fail(f"failed: {', '.join(failed)}", 1) if failed else 0
+
+
+def in_own_process(path, seed, profile):
+    """`notebooks.execute` in a fresh process, spawned so that it is the same on every system."""
+    with ProcessPoolExecutor(1, mp_context=multiprocessing.get_context("spawn")) as pool:
+        try:
+            return pool.submit(notebooks.execute, path, seed, profile).result()
+        except BrokenProcessPool:
+            return notebooks.Execution(path, error="its process was killed (out of memory?)")
+
+
+def table(options):
+    runs = results.read()
+    if not runs:
+        return fail(f"no runs are recorded in {results.runs_file()}: python -m mnist_helpers run", 1)
+    print(results.table(results.latest(runs).values()))
+    if options.write:
+        write_readme()
+    return 0
+
+
+def write_readme():
+    path = data.project_root() / "README.md"
+    path.write_text(results.readme_table(path.read_text(encoding="utf-8"), results.read()), encoding="utf-8",
+                    newline="\n")
+
+
+def fetch(options):
+    print(f"four verified files in {data.fetch()}")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,295 @@
+"""MNIST as tensors: found, downloaded, verified and split, with a small real sample for when there is no network.
+
+The database is by Yann LeCun, Corinna Cortes and Christopher Burges; torchvision names its mirrors and file names.
+"""
+
+import gzip
+import hashlib
+import http.client
+import os
+import tempfile
+import urllib.request
+import zlib
+from dataclasses import dataclass
+from pathlib import Path
+from typing import NamedTuple
+
+import filelock
+import numpy as np
+import torch
+import torch.nn.functional as F
+from tqdm import tqdm
+
+# MD5 of the *extracted* files. torchvision's own sums cover only the archives, so that it believes a truncated
+# extracted file.
+FILES = {
+    "train-images-idx3-ubyte": "6bbc9ace898e44ae57da46a324031adb",
+    "train-labels-idx1-ubyte": "a25bea736e30d166cdddb491f175f624",
+    "t10k-images-idx3-ubyte": "2646ac647ad5339dbf082846283269ea",
+    "t10k-labels-idx1-ubyte": "27ae3e4e09519cfbb04c329615203637",
+}
+MEAN, STD = 0.1307, 0.3081  # of the pixels of the 60,000 training images, scaled to 0..1
+VALIDATION_IMAGES = 5_000
+SPLIT_SEED = 0  # fixed: every lesson and every seed sees the same split
+QUICK_IMAGES = {"train": 8_000, "val": 1_000, "test": 2_000}
+
+
+class DataError(RuntimeError):
+    """MNIST cannot be used as asked; the message says why and what to do."""
+
+
+class DownloadError(DataError):
+    """No mirror delivered a good copy of a file."""
+
+
+class Split(NamedTuple):
+    """Images with their labels; unpacks as a pair."""
+
+    images: torch.Tensor  #: uint8 ``(n, 1, 28, 28)``, 0 is background
+    labels: torch.Tensor  #: int64 ``(n,)``
+    source: str = ""  #: what figures and tables call it
+
+    def __len__(self):
+        return len(self.labels)
+
+    def __repr__(self):
+        return f"{len(self):,} images of {self.source}"
+
+
+@dataclass(frozen=True)
+class Dataset:
+    """Three splits; ``name`` is ``"mnist"`` or ``"digits"``, ``profile`` is ``"full"`` or ``"quick"``."""
+
+    name: str
+    profile: str
+    train: Split
+    val: Split
+    test: Split
+
+    def epochs(self, full):
+        """How many epochs to train where the lesson says ``full``: all of them, except in the quick profile.
+
+        Quick runs two on MNIST, and eight on the digits sample, whose epochs are seven times shorter.
+        """
+        return full if self.profile == "full" else min(full, 2 if self.name == "mnist" else 8)
+
+    def __repr__(self):
+        counts = f"{len(self.train):,} to train on, {len(self.val):,} to validate on, {len(self.test):,} to test on"
+        return f"{self.train.source}: {counts}"
+
+
+def profile():
+    """``"full"`` (the default) or ``"quick"``, from the environment variable ``MNIST_PROFILE``."""
+    value = os.environ.get("MNIST_PROFILE") or "full"
+    if value not in ("full", "quick"):
+        raise DataError(f"MNIST_PROFILE is {value!r}: set it to 'full' or 'quick', or unset it")
+    return value
+
+
+def project_root():
+    """The checkout this package was installed from, or the working directory if it was installed without one."""
+    checkout = Path(__file__).resolve().parents[1]
+    return checkout if (checkout / "pyproject.toml").is_file() else Path.cwd()
+
+
+def default_root():
+    """The folder MNIST is looked for in: ``MNIST_ROOT`` if set, else ``data/`` in the project."""
+    return Path(os.environ.get("MNIST_ROOT") or project_root() / "data")
+
+
+def load_mnist(root=None, verbose=True):
+    """MNIST, split once and for all into 55,000 / 5,000 / 10,000 images; the digits sample if there is no MNIST.
+
+    ``root`` is a folder in torchvision's layout (``root/MNIST/raw``), by default ``MNIST_ROOT`` or ``data/``; files
+    that are missing or damaged are downloaded. Where that fails the lessons still run, on `digits_sample`, and say so.
+    ``MNIST_PROFILE=quick`` keeps a small part of each split.
+
+    Raises `DataError` if a download cannot be stored.
+    """
+    name, source, failure = "mnist", "MNIST", None
+    try:
+        train, test = _read_mnist(fetch(root))
+        held_out = VALIDATION_IMAGES
+    except DownloadError as error:
+        name, source, failure = "digits", "the digits sample, not MNIST", error
+        train, test = digits_sample()
+        held_out = 200
+    is_val = stratified_mask(train[1], held_out)
+    splits = {"train": _subset(train, ~is_val), "val": _subset(train, is_val), "test": test}
+    if profile() == "quick":
+        source += ", quick profile"
+        splits = {key: (images[: QUICK_IMAGES[key]], labels[: QUICK_IMAGES[key]])
+                  for key, (images, labels) in splits.items()}
+    dataset = Dataset(name, profile(), **{key: Split(*split, source) for key, split in splits.items()})
+    if verbose:
+        if failure:
+            print(f"MNIST is not here and could not be fetched.\n{failure}\n"
+                  "Using scikit-learn's 8x8 digits, enlarged, instead: the lesson runs, but nothing measured on them "
+                  "says anything about MNIST.")
+        print(dataset)
+    return dataset
+
+
+def normalize(images):
+    """uint8 0..255 or float 0..1 images of any shape, as float32 of about zero mean and unit variance on MNIST."""
+    if images.dtype == torch.uint8:
+        images = images.float().div_(255)
+    return (images - MEAN) / STD
+
+
+def stratified_mask(labels, held_out, seed=SPLIT_SEED):
+    """Boolean ``(n,)``: True for ``held_out`` labels drawn so that each class keeps its share to within one image.
+
+    Drawn with numpy's legacy generator, whose stream is frozen for good, so that no library update moves an image
+    from training to validation.
+    """
+    labels = np.asarray(labels)
+    if not 0 < held_out < len(labels):
+        raise ValueError(f"cannot hold out {held_out} of {len(labels)} images: choose between 1 and {len(labels) - 1}")
+    random = np.random.RandomState(seed)
+    classes, counts = np.unique(labels, return_counts=True)
+    exact = counts * held_out / len(labels)
+    quota = np.floor(exact).astype(int)
+    # Largest remainders first, so that the quotas add up.
+    quota[np.argsort(quota - exact, kind="stable")[: held_out - quota.sum()]] += 1
+    mask = np.zeros(len(labels), dtype=bool)
+    for label, count in zip(classes, quota, strict=True):
+        mask[random.permutation(np.flatnonzero(labels == label))[:count]] = True
+    return torch.from_numpy(mask)
+
+
+# ---------------------------------------------------------------- files
+
+
+def damaged(root=None):
+    """``{file name: what is wrong}`` for each MNIST file under ``root`` that is missing, truncated or altered."""
+    folder = Path(root or default_root()) / "MNIST" / "raw"
+    problems = {}
+    for name, md5 in FILES.items():
+        path = folder / name
+        if not path.is_file():
+            problems[name] = "missing"
+        elif hashlib.md5(path.read_bytes()).hexdigest() != md5:
+            problems[name] = f"damaged ({path.stat().st_size:,} bytes, wrong checksum)"
+    return problems
+
+
+def fetch(root=None, mirrors=None, timeout=10):
+    """The folder with the four verified MNIST files, after downloading those that are missing or damaged.
+
+    Each file is tried on every mirror (by default torchvision's), with ``timeout`` seconds for a connection to
+    answer, checked, and moved into place whole. A lock lets several kernels start at once. Nothing that is there is
+    removed before its replacement has been verified.
+
+    Raises `DownloadError` if no mirror delivers, `DataError` if the folder cannot be written.
+    """
+    root = Path(root or default_root())
+    if damaged(root):
+        key = hashlib.md5(str(root.resolve()).encode()).hexdigest()[:12]
+        # In the temporary folder, since the data folder may be read-only or not exist yet.
+        with filelock.FileLock(Path(tempfile.gettempdir()) / f"mnist-{key}.lock"):
+            for name, problem in damaged(root).items():
+                _store(root / "MNIST" / "raw" / name, _download(name, problem, mirrors, timeout))
+    return root / "MNIST" / "raw"
+
+
+def _download(name, problem, mirrors, timeout):
+    """The verified bytes of one extracted file."""
+    if mirrors is None:
+        from torchvision.datasets import MNIST  # half a second, so only when it is needed
+
+        mirrors = MNIST.mirrors
+    if problem != "missing":
+        print(f"{name} is {problem}: fetching it again")
+    failures = []
+    for mirror in mirrors:
+        url = f"{mirror.rstrip('/')}/{name}.gz"
+        try:
+            with urllib.request.urlopen(url, timeout=timeout) as response:
+                total = int(response.headers.get("Content-Length") or 0) or None
+                with tqdm(total=total, unit="B", unit_scale=True, desc=name, leave=False) as bar:
+                    chunks = []
+                    while chunk := response.read(1 << 16):
+                        chunks.append(chunk)
+                        bar.update(len(chunk))
+            content = gzip.decompress(b"".join(chunks))
+            if hashlib.md5(content).hexdigest() == FILES[name]:
+                return content
+            failures.append(f"{url}: not the file MNIST was published with (wrong checksum)")
+        # No connection or no answer in time; a connection that broke off; half an archive, or none at all.
+        except (OSError, ValueError, http.client.HTTPException, EOFError, zlib.error) as error:
+            failures.append(f"{url}: {error}")
+    raise DownloadError(f"{name} is {problem} and no mirror delivered it:\n  " + "\n  ".join(failures) +
+                        "\nConnect to the network, or set MNIST_ROOT to a folder that holds MNIST/raw.")
+
+
+def _store(path, content):
+    """Write ``path`` in one step: a reader sees the old file or the new one, never a part."""
+    temporary = path.with_name(path.name + ".part")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            temporary.write_bytes(content)
+            os.replace(temporary, path)
+        finally:
+            temporary.unlink(missing_ok=True)
+    except OSError as error:
+        raise DataError(f"cannot write {path}: {error.strerror or error}. Free some space (MNIST takes 55 MB) or set "
+                        "MNIST_ROOT to a folder you can write to.") from error
+
+
+def _read_mnist(folder):
+    def read(name, header, shape):
+        return torch.from_numpy(np.fromfile(folder / name, dtype=np.uint8, offset=header).reshape(shape))
+
+    return tuple((read(f"{part}-images-idx3-ubyte", 16, (-1, 1, 28, 28)),
+                  read(f"{part}-labels-idx1-ubyte", 8, (-1,)).long()) for part in ("train", "t10k"))
+
+
+def _subset(split, mask):
+    return split[0][mask], split[1][mask]
+
+
+# ---------------------------------------------------------------- the offline sample
+
+
+def digits_sample():
+    """``(train, test)`` pairs of tensors shaped like MNIST's: 1,397 and 400 of scikit-learn's handwritten digits.
+
+    Source: E. Alpaydin and C. Kaynak, "Optical Recognition of Handwritten Digits", UCI repository (1998), CC BY 4.0.
+    """
+    from sklearn.datasets import load_digits  # over a second, so only when it is needed
+
+    digits = load_digits()
+    images = torch.stack([prepare_digit(torch.from_numpy(image)) for image in digits.images])[:, None]
+    labels = torch.from_numpy(digits.target).long()
+    is_test = stratified_mask(labels, 400)
+    return _subset((images, labels), ~is_test), _subset((images, labels), is_test)
+
+
+def prepare_digit(ink):
+    """A drawing of any size as MNIST prepared its own: uint8 ``(28, 28)``.
+
+    ``ink`` is ``(height, width)``, zero where nothing is drawn. Its bounding box is scaled, keeping its proportions,
+    until the longer side is 20 pixels, and placed so that its centre of mass falls on pixel (14, 14), where MNIST's
+    images have theirs. An empty drawing gives an empty image.
+
+    Source: Y. LeCun et al., "Gradient-based learning applied to document recognition" (1998), section III.A.
+    """
+    ink = torch.as_tensor(ink, dtype=torch.float32)
+    if ink.ndim != 2:
+        raise ValueError(f"a drawing has two dimensions, (height, width); this one has shape {tuple(ink.shape)}")
+    page = torch.zeros(28, 28)
+    if not (ink > 0).any():
+        return page.byte()
+    rows, columns = (ink > 0).any(1).nonzero(), (ink > 0).any(0).nonzero()
+    box = ink[rows.min() : rows.max() + 1, columns.min() : columns.max() + 1]
+    size = [max(1, round(side * 20 / max(box.shape))) for side in box.shape]
+    box = F.interpolate(box[None, None], size=size, mode="bilinear", antialias=True)[0, 0]
+    corner = []
+    for axis, side in enumerate(size):
+        mass = box.sum(1 - axis)
+        centre = (mass * torch.arange(side)).sum() / mass.sum()
+        corner.append(min(max(0, round(14 - centre.item())), 28 - side))
+    page[corner[0] : corner[0] + size[0], corner[1] : corner[1] + size[1]] = box / box.max() * 255
+    return page.round().byte()

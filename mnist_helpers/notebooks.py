@@ -1,0 +1,123 @@
+"""The notebooks as files: finding them, executing them through papermill, keeping their outputs."""
+
+import hashlib
+import json
+import os
+import sys
+import tempfile
+import time
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import nbformat
+
+from . import results
+from .data import project_root
+
+
+@dataclass
+class Execution:
+    """What became of one notebook: its cells with outputs and its run records, or what went wrong."""
+
+    path: Path
+    seconds: float = 0.0
+    notebook: dict | None = None
+    runs: list = field(default_factory=list)
+    error: str | None = None
+
+
+def folder():
+    return project_root() / "notebooks"
+
+
+def find(names=()):
+    """The paths of the notebooks called ``names`` (``01_baseline``, ``challenges/x.ipynb``, or any path); by default
+    the numbered lessons, in order.
+
+    Raises `FileNotFoundError` naming the first that does not exist, and those that do.
+    """
+    lessons = sorted(folder().glob("[0-9]*.ipynb"))
+    paths = []
+    for name in names:
+        candidates = [Path(name), folder() / name, folder() / f"{name}.ipynb"]
+        path = next((path for path in candidates if path.suffix == ".ipynb" and path.is_file()), None)
+        if path is None:
+            known = ", ".join(sorted(path.relative_to(folder()).with_suffix("").as_posix()
+                                     for path in folder().rglob("*.ipynb") if ".ipynb_checkpoints" not in path.parts))
+            raise FileNotFoundError(f"there is no notebook {name!r}; there are: {known or 'none'}")
+        paths.append(path.resolve())
+    return paths or lessons
+
+
+def fingerprint(notebook):
+    """A checksum of the code cells: outputs belong to a notebook while it stays the same."""
+    code = [cell.source for cell in notebook.cells if cell.cell_type == "code"]
+    return hashlib.sha256(json.dumps(code).encode()).hexdigest()[:16]
+
+
+def execute(path, seed=None, profile="full"):
+    """Run a notebook in a fresh kernel, its output shown as it comes; return its `Execution`.
+
+    To be called in a process of its own: it sets environment variables, and papermill changes the directory.
+    """
+    import papermill
+
+    started = time.perf_counter()
+    with tempfile.TemporaryDirectory() as temporary:
+        collected = Path(temporary) / "runs.jsonl"
+        os.environ |= {"MNIST_PROFILE": profile, "MNIST_RUN_RECORD": str(collected)}
+        try:
+            notebook = papermill.execute_notebook(
+                str(path), None, parameters={} if seed is None else {"SEED": seed}, kernel_name="python3",
+                cwd=str(path.parent), progress_bar=False, stdout_file=sys.stdout)
+            # As text: the parent process need not know papermill's classes.
+            return Execution(path, time.perf_counter() - started, json.loads(nbformat.writes(notebook)),
+                             results.read(collected))
+        except Exception as error:  # whatever a lesson can raise, and whatever starting a kernel can
+            return Execution(path, time.perf_counter() - started, error=f"{type(error).__name__}: {error}".strip())
+
+
+def save(execution):
+    """Write an execution's outputs into its notebook, in one step, with the fingerprint of the code that made them.
+
+    Raises `ValueError` for anything but a full run on MNIST, or if the notebook has changed since.
+    """
+    for run in execution.runs or [{"profile": "no recorded run", "dataset": ""}]:
+        if (run["profile"], run["dataset"]) != ("full", "mnist"):
+            raise ValueError(f"{execution.path.name}: only full runs on MNIST are saved, and this was "
+                             f"{run['profile']} {run['dataset']}".strip())
+    notebook = nbformat.read(execution.path, as_version=4)
+    executed = nbformat.from_dict(execution.notebook)
+    if fingerprint(executed) != fingerprint(notebook):
+        raise ValueError(f"{execution.path.name} was changed while it ran, or ran with another seed: not saved")
+    for cell, done in zip(notebook.cells, executed.cells, strict=True):
+        if cell.cell_type == "code":
+            cell.outputs = [_as_seen(output) for output in nbformat.from_dict(_joined(done.outputs))]
+            cell.execution_count = done.execution_count
+    notebook.metadata = {
+        "kernelspec": {"display_name": "Python 3", "language": "python", "name": "python3"},
+        "language_info": {"name": "python"},
+        "mnist_helpers": {"fingerprint": fingerprint(notebook), "profile": "full", "dataset": "mnist"},
+    }
+    temporary = execution.path.with_suffix(".part")
+    nbformat.write(notebook, temporary)
+    os.replace(temporary, execution.path)
+
+
+def _joined(outputs):
+    """Neighbouring pieces of one stream as one."""
+    joined = []
+    for output in outputs:
+        before = joined[-1] if joined else {}
+        if output["output_type"] == "stream" == before.get("output_type") and output["name"] == before["name"]:
+            before["text"] += output["text"]
+        else:
+            joined.append(dict(output))
+    return joined
+
+
+def _as_seen(output):
+    """A stream as a terminal shows it: of a line rewritten by carriage returns, the last version."""
+    if output.output_type == "stream":
+        output.text = "\n".join(line.rstrip("\r").rpartition("\r")[2] for line in output.text.split("\n"))
+    return output

@@ -1,0 +1,136 @@
+"""Figures: each function draws one and returns it, so that as the last line of a cell it shows itself.
+
+Colours are Okabe and Ito's, which colour-blind readers tell apart; the background is white on purpose, so that a
+figure reads the same on a dark page. What was not measured on MNIST says so in its title.
+"""
+
+import matplotlib.pyplot as plt
+import torch
+
+BLUE, ORANGE, GREEN, GREY = "#0072B2", "#D55E00", "#009E73", "#666666"
+STYLE = {
+    "figure.facecolor": "white", "axes.facecolor": "white", "savefig.facecolor": "white", "figure.dpi": 90,
+    "text.color": "#222222", "axes.labelcolor": "#222222", "axes.edgecolor": "#666666",
+    "xtick.color": "#222222", "ytick.color": "#222222", "font.size": 10, "axes.titlesize": 11,
+    "axes.spines.top": False, "axes.spines.right": False, "axes.grid": False, "image.cmap": "gray",
+    "axes.prop_cycle": plt.cycler(color=[BLUE, ORANGE, GREEN, "#CC79A7", "#E69F00", "#56B4E9"]),
+}
+
+
+def _figure(title, source, rows=1, columns=1, size=(7, 3), **options):
+    with plt.rc_context(STYLE):
+        figure, axes = plt.subplots(rows, columns, figsize=size, layout="constrained", squeeze=False, **options)
+    plt.close(figure)  # or the notebook shows it twice
+    figure.suptitle(title if source in ("MNIST", "") else f"{title} [{source}]", color="#222222", fontsize=12)
+    return figure, axes
+
+
+def _sheet(images, titles, title, source, columns, row_labels=(), colors=(), size=0.8, **imshow):
+    """A grid of small pictures: ``images`` is a list of ``(height, width)`` tensors."""
+    rows = -(-len(images) // columns)
+    lines = max((text.count("\n") + 1 for text in titles if text), default=0)
+    figure, axes = _figure(title, source, rows, columns,
+                           size=(columns * size, rows * (size + 0.17 * lines) + 0.4))
+    for number, axis in enumerate(axes.flat):
+        axis.set(xticks=[], yticks=[])
+        axis.spines[:].set_visible(False)
+        if number < len(images):
+            axis.imshow(images[number], **imshow)
+            if titles:
+                axis.set_title(titles[number], fontsize=8, color=colors[number] if colors else "#222222", pad=2)
+    for axis, label in zip(axes[:, 0], row_labels, strict=False):
+        axis.set_ylabel(label, rotation=0, ha="right", va="center", fontsize=9)
+    return figure
+
+
+def samples(split, count=30, columns=10):
+    """The first ``count`` images of a split, with their labels."""
+    count = min(count, len(split))
+    return _sheet(list(split.images[:count, 0]), [str(label) for label in split.labels[:count].tolist()],
+                  "Images and their labels", split.source, columns)
+
+
+def augmentation(split, augment, count=10, draws=3, seed=0):
+    """The first ``count`` images of a split, and below each what ``augment`` makes of it in a few draws."""
+    images = split.images[:count]
+    generator = torch.Generator().manual_seed(seed)
+    rows = [images[:, 0] / 255] + [augment(images, generator)[:, 0] for _ in range(draws)]
+    return _sheet([image for row in rows for image in row], [], "Before and after augmentation", split.source, count,
+                  row_labels=["original"] + [f"draw {draw}" for draw in range(1, draws + 1)], vmin=0, vmax=1)
+
+
+def curves(history, title="Training and validation"):
+    """Loss and accuracy of training and validation after each epoch of a history of `fit`."""
+    figure, (axes,) = _figure(title, history["source"], 1, 2, size=(8, 3))
+    epochs = range(1, len(history["train_loss"]) + 1)
+    for axis, measure in zip(axes, ("loss", "accuracy"), strict=True):
+        for part, name, color, marker in (("train", "training (while learning)", BLUE, "o"),
+                                          ("val", "validation", ORANGE, "s")):
+            scale = 100 if measure == "accuracy" else 1
+            axis.plot(epochs, [scale * value for value in history[f"{part}_{measure}"]], label=name, color=color,
+                      marker=marker, markersize=3.5, linewidth=1.5)
+        axis.set(xlabel="epoch", ylabel="accuracy (%)" if measure == "accuracy" else "cross-entropy loss")
+        axis.xaxis.get_major_locator().set_params(integer=True)
+        axis.grid(alpha=0.25)
+    axes[0].set_ylim(bottom=0)
+    axes[0].legend(frameon=False)
+    return figure
+
+
+def losses_by_step(histories, title="Loss by training step"):
+    """The loss of each batch against the number of steps, for ``{name: history}``; a step is one update."""
+    figure, ((axis,),) = _figure(title, next(iter(histories.values()))["source"], size=(7, 3))
+    for (name, history), color in zip(histories.items(), (ORANGE, BLUE, GREEN), strict=False):
+        losses = history["batch_loss"]
+        axis.plot(range(1, len(losses) + 1), losses, label=f"{name}: {len(losses):,} steps", color=color, linewidth=1)
+    axis.set(xlabel="step (one update of the weights)", ylabel="cross-entropy of the batch")
+    axis.grid(alpha=0.25)
+    axis.legend(frameon=False)
+    return figure
+
+
+def confusion(split, logits):
+    """How often each digit (row) was taken for each other (column); right answers are left uncoloured."""
+    classes = logits.shape[1]
+    counts = torch.bincount(split.labels * classes + logits.argmax(1), minlength=classes**2).view(classes, classes)
+    wrong = counts - counts.diagonal().diag()
+    figure, ((axis,),) = _figure(f"Confusions: {wrong.sum():,} of {len(split):,} images", split.source, size=(5, 4.6))
+    axis.imshow(wrong, cmap="Oranges", vmin=0, vmax=max(1, wrong.max().item() * 1.5))
+    for row in range(classes):
+        for column in range(classes):
+            if counts[row, column]:
+                axis.text(column, row, f"{counts[row, column]:,}", ha="center", va="center", fontsize=8,
+                          color=GREY if row == column else "black")
+    axis.set(xlabel="predicted digit", ylabel="true digit", xticks=range(classes), yticks=range(classes))
+    return figure
+
+
+def mistakes(split, logits, count=20, columns=10):
+    """The wrong answers the model was surest of: the true digit, the predicted one and its probability."""
+    probabilities = logits.softmax(1)
+    confidence, predicted = probabilities.max(1)
+    wrong = (predicted != split.labels).nonzero().flatten()
+    worst = wrong[confidence[wrong].argsort(descending=True)][:count]
+    if not len(worst):
+        figure, ((axis,),) = _figure("No mistakes", split.source, size=(4, 1))
+        axis.set_axis_off()
+        return figure
+    titles = [f"{split.labels[i]} taken for {predicted[i]}\n{confidence[i]:.0%} sure" for i in worst.tolist()]
+    return _sheet(list(split.images[worst, 0]), titles, "The surest mistakes", split.source, min(columns, len(worst)),
+                  size=1.05)
+
+
+def kernels(weight, source, title="First-layer kernels"):
+    """The kernels ``(out, in, height, width)`` of a convolution seen from its first input channel: orange is positive,
+    purple negative."""
+    weight = weight.detach().cpu()[:, 0]
+    limit = weight.abs().max().item()
+    return _sheet(list(weight), [str(channel) for channel in range(len(weight))], title, source, min(8, len(weight)),
+                  cmap="PuOr_r", vmin=-limit, vmax=limit)
+
+
+def feature_maps(maps, source, title="Feature maps", columns=8):
+    """The channels of one image's activations, ``(channels, height, width)``: white is the largest of all."""
+    maps = maps.detach().cpu()
+    return _sheet(list(maps), [str(channel) for channel in range(len(maps))], title, source, min(columns, len(maps)),
+                  vmin=min(0.0, maps.min().item()), vmax=maps.max().item())

@@ -1,0 +1,193 @@
+"""Run records, one JSON line each in ``results/runs.jsonl``, and the tables made of them."""
+
+import json
+import os
+import platform
+from importlib.metadata import version
+from pathlib import Path
+
+from .data import project_root
+from .stats import newcombe_interval, wilson_interval
+
+MARKERS = "<!-- results:start -->", "<!-- results:end -->"
+
+# What the exercises this course rebuilds published, and the images they measured it on.
+AUGMENTED = "its augmented training images"
+PUBLISHED = {
+    "01_baseline.ipynb": (0.821, f"{AUGMENTED}, at batch size 512; 97.02 % at 64"),
+    "02_fewer_parameters.ipynb": (0.9835, AUGMENTED),
+    "03_twenty_epochs.ipynb": (0.9946, AUGMENTED),
+    "04_batch_norm.ipynb": (0.9958, AUGMENTED),
+    "05_under_20k.ipynb": (0.9955, AUGMENTED),
+    "06_dropout_before_the_classifier.ipynb": (0.992, AUGMENTED),
+    "07_dropout_everywhere.ipynb": (0.9864, AUGMENTED),
+}
+
+KEYS = {"notebook", "model", "parameters", "seed", "epochs", "profile", "dataset", "train_images", "val_accuracy",
+        "test_accuracy", "test_correct", "test_total", "seconds", "device", "threads", "versions"}
+
+
+def runs_file():
+    """Where full runs are recorded: ``results/runs.jsonl`` in the project."""
+    return project_root() / "results" / "runs.jsonl"
+
+
+def record(notebook, dataset, model, history, test, seed, **more):
+    """Record a run and return it: a dict of what was trained on what, how, and what came out.
+
+    ``notebook`` is its path below ``notebooks/``, ``dataset`` what `load_mnist` returned, ``history`` what `fit` did
+    and ``test`` the `Evaluation` on the test images. A run of the full profile is appended to `runs_file`; the
+    command line collects the runs it starts by setting ``MNIST_RUN_RECORD`` to a file of its own.
+    """
+    run = {
+        "notebook": notebook,
+        "model": type(model).__name__,
+        "parameters": sum(parameter.numel() for parameter in model.parameters()),
+        "seed": seed,
+        "epochs": len(history["seconds"]),
+        "profile": dataset.profile,
+        "dataset": dataset.name,
+        "train_images": len(dataset.train),
+        "val_accuracy": round(history["val_accuracy"][-1], 6),
+        "test_accuracy": round(test.accuracy, 6),
+        "test_correct": test.correct,
+        "test_total": test.total,
+        "seconds": round(sum(history["seconds"]), 1),
+        "device": history["device"],
+        "threads": history["threads"],
+        "versions": {"python": platform.python_version(),
+                     **{name: version(name) for name in ("torch", "torchvision", "mnist-helpers")}},
+        **more,
+    }
+    collector = os.environ.get("MNIST_RUN_RECORD")
+    if collector:
+        append(run, Path(collector))
+    elif dataset.profile == "full" and not history["interrupted"]:
+        append(run)
+    return run
+
+
+def append(run, path=None):
+    """Add a run as one line, written in one piece so that two kernels do not mix theirs."""
+    path = path or runs_file()
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with open(path, "a", encoding="utf-8", newline="\n") as file:
+        file.write(json.dumps(run) + "\n")
+
+
+def read(path=None):
+    """The recorded runs, oldest first; none if there is no file. Raises `ValueError` naming a line that is no run."""
+    path = path or runs_file()
+    runs = []
+    if path.is_file():
+        for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), start=1):
+            try:
+                run = json.loads(line)
+                missing = KEYS - set(run)
+            except (json.JSONDecodeError, TypeError) as error:
+                raise ValueError(f"{path}, line {number} is no run record: {error}. Mend or delete it.") from error
+            if missing:
+                raise ValueError(f"{path}, line {number} lacks {', '.join(sorted(missing))}. Mend or delete it.")
+            runs.append(run)
+    return runs
+
+
+def latest(runs, reference=False):
+    """The last full run on MNIST of each notebook, by notebook; with ``reference`` only runs kept for the course."""
+    return {run["notebook"]: run for run in sorted(runs, key=lambda run: run["notebook"])
+            if run["profile"] == "full" and run["dataset"] == "mnist" and (run.get("reference") or not reference)}
+
+
+class Table:
+    """Rows under a header, showing itself as Markdown in a notebook and aligned on a terminal."""
+
+    def __init__(self, header, rows):
+        self.header, self.rows = header, rows
+
+    def _repr_markdown_(self):
+        alignment = ["---"] + ["--:"] * (len(self.header) - 1)
+        return "\n".join("| " + " | ".join(row) + " |" for row in (self.header, alignment, *self.rows))
+
+    def __str__(self):
+        widths = [max(map(len, column)) for column in zip(self.header, *self.rows, strict=True)]
+        lines = ["  ".join([row[0].ljust(widths[0]), *(cell.rjust(width) for cell, width in
+                                                      zip(row[1:], widths[1:], strict=True))]).rstrip()
+                 for row in (self.header, *self.rows)]
+        return "\n".join([lines[0], "-" * sum(widths, 2 * (len(widths) - 1)), *lines[1:]])
+
+    __repr__ = __str__
+
+
+def percent(accuracy, digits=2):
+    return f"{100 * accuracy:.{digits}f} %"
+
+
+def table(runs):
+    """A `Table` of runs: size, length, accuracies, what was published, and the seconds of training.
+
+    "as published" is this run measured the way the published figure was, where the lesson does so: on augmented
+    training images. Runs of the quick profile or on the digits sample say so, and stand beside no published figure.
+    """
+    header = ["iteration", "parameters", "epochs", "validation", "test [95 % interval]", "measured as published",
+              "published", "published figure was measured on", "seconds"]
+    rows = []
+    for run in runs:
+        low, high = wilson_interval(run["test_correct"], run["test_total"])
+        notes = [note for note, applies in (("digits sample, not MNIST", run["dataset"] != "mnist"),
+                                            ("quick", run["profile"] != "full")) if applies]
+        published, how = PUBLISHED.get(run["notebook"], (None, "")) if not notes else (None, "")
+        as_published = run.get("augmented_train_accuracy")
+        rows.append([
+            Path(run["notebook"]).stem + (f" ({', '.join(notes)})" if notes else ""),
+            f"{run['parameters']:,}",
+            str(run["epochs"]),
+            percent(run["val_accuracy"]),
+            f"{percent(run['test_accuracy'])} [{100 * low:.2f}, {100 * high:.2f}]",
+            percent(as_published) if as_published is not None else "",
+            percent(published) if published else "",
+            how,
+            f"{run['seconds']:.0f}",
+        ])
+    return Table(header, rows)
+
+
+def table_so_far(run):
+    """The `Table` of the iterations up to this run's: the last full run of each before it, and this run itself.
+
+    On the digits sample it stands alone, since nothing measured there compares with MNIST.
+    """
+    before = []
+    if run["dataset"] == "mnist":
+        before = [other for name, other in latest(read()).items() if name < run["notebook"] and name in PUBLISHED]
+    return table([*before, run])
+
+
+def compare(run, notebook):
+    """What this run's test accuracy says beside the last full run of ``notebook``: a sentence, with the 95 % interval
+    of the difference (`newcombe_interval`).
+
+    One run a side can at best say that a difference is too large to be chance in the choice of test images; how much
+    the seeds differ takes several runs.
+    """
+    other = latest(read()).get(notebook)
+    if run["dataset"] != "mnist" or run["profile"] != "full" or other is None:
+        return f"Nothing to compare: it takes full runs on MNIST, of this notebook and of {notebook}."
+    low, high = newcombe_interval(run["test_correct"], run["test_total"], other["test_correct"], other["test_total"])
+    difference = run["test_accuracy"] - other["test_accuracy"]
+    verdict = ("No difference can be told from one run a side: the interval contains 0." if low <= 0 <= high else
+               "More than chance in the test images explains; whether seeds explain it takes more runs.")
+    return (f"test accuracy {percent(run['test_accuracy'])} against {percent(other['test_accuracy'])} in "
+            f"{Path(notebook).stem}:\n{100 * difference:+.2f} points, 95 % interval {100 * low:+.2f} to "
+            f"{100 * high:+.2f}. {verdict}")
+
+
+def readme_table(readme, runs):
+    """The README's text with the table of the course's own runs between its two markers.
+
+    Raises `ValueError` if a marker is missing.
+    """
+    start, end = (readme.find(marker) for marker in MARKERS)
+    if not 0 <= start < end:
+        raise ValueError(f"the README needs the lines {MARKERS[0]} and {MARKERS[1]}, in this order")
+    content = table(latest(runs, reference=True).values())._repr_markdown_()
+    return readme[: start + len(MARKERS[0])] + "\n" + content + "\n" + readme[end:]

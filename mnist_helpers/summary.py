@@ -1,0 +1,75 @@
+"""The layers of a network as torchsummary tells them, and its size against a budget."""
+
+import contextlib
+import copy
+import io
+import re
+
+import torch
+import torchsummary
+
+from .training import random_state, set_random_state
+
+
+def count_parameters(model):
+    """The number of the model's parameters, registered ones: what a budget is measured on."""
+    return sum(parameter.numel() for parameter in model.parameters())
+
+
+def summary(model, input_size=(1, 28, 28), budget=None):
+    """Print torchsummary's table for one input of ``input_size`` (without the batch), and the use of ``budget``.
+
+    The table is made on a copy on the CPU: the model's device, modes and BatchNorm statistics stay as they are, and
+    so do the random states. If torchsummary's total is not `count_parameters`, the modules behind the difference are
+    named.
+
+    Raises `ValueError` if the model has no parameters or does not take such an input.
+    """
+    parameters = count_parameters(model)
+    if not parameters:
+        raise ValueError(f"{type(model).__name__} has no parameters to summarise")
+    replica = copy.deepcopy(model).cpu()
+    calls = {name: 0 for name, _ in replica.named_modules()}
+
+    def counter(name):
+        def count(module, inputs, output):
+            calls[name] += 1
+        return count
+
+    for name, module in replica.named_modules():
+        module.register_forward_hook(counter(name))
+    table = io.StringIO()
+    state = random_state(torch.device("cpu"))
+    try:
+        with contextlib.redirect_stdout(table), torch.no_grad():
+            torchsummary.summary(replica, input_size, device="cpu")
+    except (RuntimeError, ValueError, TypeError) as error:
+        raise ValueError(f"{type(model).__name__} does not take an input of shape {input_size}: {error}") from error
+    finally:
+        set_random_state(state, torch.device("cpu"))
+    print(table.getvalue().rstrip())
+    if budget is not None:
+        verdict = "within the budget" if parameters <= budget else f"{parameters - budget:,} over the budget"
+        print(f"{parameters:,} of {budget:,} parameters: {verdict}")
+    total = int(re.search(r"Total params: ([\d,]+)", table.getvalue())[1].replace(",", ""))
+    if total != parameters:
+        print(f"torchsummary counts {total:,} parameters, the model has {parameters:,} registered:")
+        for line in _differences(replica, calls):
+            print(f"  {line}")
+
+
+def _differences(model, calls):
+    """Why torchsummary's total differs: a line for each module that it counts wrongly, or not at all."""
+    for name, module in model.named_modules():
+        own = dict(module.named_parameters(recurse=False))
+        if not own:
+            continue
+        size = f"{sum(parameter.numel() for parameter in own.values()):,} parameters"
+        label = f"{name or 'the model itself'} ({type(module).__name__}, {size})"
+        others = [parameter for parameter in own if parameter not in ("weight", "bias")]
+        if name and not calls[name]:
+            yield f"{label} is registered but never run"
+        elif calls[name] > 1:
+            yield f"{label} is run {calls[name]} times, and counted as often"
+        elif others or not name:
+            yield f"{label} has parameters torchsummary does not look for: {', '.join(others or own)}"
