@@ -4,7 +4,7 @@ try:
     from . import augment, data, plots, results, stats, training
     from .augment import Augment, Brightness, CenterCropResize, Contrast, Rotation, Scale, Translation
     from .data import load_mnist, normalize
-    from .results import compare, record, table_so_far
+    from .results import compare, measures, record, table_so_far
     from .summary import summary
     from .training import evaluate, fit, get_device, set_seed
 except ModuleNotFoundError as error:
@@ -13,6 +13,6 @@ except ModuleNotFoundError as error:
 
 __all__ = [
     "Augment", "Brightness", "CenterCropResize", "Contrast", "Rotation", "Scale", "Translation",
-    "augment", "compare", "data", "evaluate", "fit", "get_device", "load_mnist", "normalize", "plots", "record",
-    "results", "set_seed", "stats", "summary", "table_so_far", "training",
+    "augment", "compare", "data", "evaluate", "fit", "get_device", "load_mnist", "measures", "normalize", "plots",
+    "record", "results", "set_seed", "stats", "summary", "table_so_far", "training",
 ]

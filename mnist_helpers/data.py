@@ -12,7 +12,6 @@ import urllib.request
 import zlib
 from dataclasses import dataclass
 from pathlib import Path
-from typing import NamedTuple
 
 import filelock
 import numpy as np
@@ -42,12 +41,16 @@ class DownloadError(DataError):
     """No mirror delivered a good copy of a file."""
 
 
-class Split(NamedTuple):
-    """Images with their labels; unpacks as a pair."""
+@dataclass(frozen=True)
+class Split:
+    """Images with their labels; unpacks as the pair of them."""
 
     images: torch.Tensor  #: uint8 ``(n, 1, 28, 28)``, 0 is background
     labels: torch.Tensor  #: int64 ``(n,)``
     source: str = ""  #: what figures and tables call it
+
+    def __iter__(self):
+        return iter((self.images, self.labels))
 
     def __len__(self):
         return len(self.labels)

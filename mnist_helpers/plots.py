@@ -134,3 +134,27 @@ def feature_maps(maps, source, title="Feature maps", columns=8):
     maps = maps.detach().cpu()
     return _sheet(list(maps), [str(channel) for channel in range(len(maps))], title, source, min(columns, len(maps)),
                   vmin=min(0.0, maps.min().item()), vmax=maps.max().item())
+
+
+def accuracies(names, tests, intervals, measured, published, source, title="Three measures of the same networks"):
+    """For each name the published accuracy, the one measured the same way, and the test accuracy with its interval.
+
+    ``intervals`` are pairs ``(low, high)``; an accuracy that is None is left out.
+    """
+    figure, ((axis,),) = _figure(title, source, size=(8, 3.8))
+    positions = range(len(names))
+
+    def percent(values):
+        return [float("nan") if value is None else 100 * value for value in values]
+
+    below = [100 * (test - low) for test, (low, _) in zip(tests, intervals, strict=True)]
+    above = [100 * (high - test) for test, (_, high) in zip(tests, intervals, strict=True)]
+    axis.plot(positions, percent(published), "x", color=GREY, markersize=8, label="published")
+    axis.plot(positions, percent(measured), "s", color=ORANGE, label="this run, measured the same way")
+    axis.errorbar(positions, percent(tests), [below, above], fmt="o", color=BLUE, capsize=4,
+                  label="this run, test images (95 % interval)")
+    axis.set_xticks(positions, names, rotation=20, ha="right", fontsize=8)
+    axis.set(ylabel="accuracy (%)")
+    axis.grid(axis="y", alpha=0.25)
+    axis.legend(frameon=False)
+    return figure

@@ -118,8 +118,8 @@ class Table:
     __repr__ = __str__
 
 
-def percent(accuracy, digits=2):
-    return f"{100 * accuracy:.{digits}f} %"
+def percent(accuracy):
+    return "" if accuracy is None else f"{100 * accuracy:.2f} %"
 
 
 def table(runs):
@@ -129,37 +129,68 @@ def table(runs):
     training images. Runs of the quick profile or on the digits sample say so, and stand beside no published figure.
     """
     header = ["iteration", "parameters", "epochs", "validation", "test [95 % interval]", "measured as published",
-              "published", "published figure was measured on", "seconds"]
+              "published", "on", "seconds"]
     rows = []
     for run in runs:
-        low, high = wilson_interval(run["test_correct"], run["test_total"])
-        notes = [note for note, applies in (("digits sample, not MNIST", run["dataset"] != "mnist"),
-                                            ("quick", run["profile"] != "full")) if applies]
-        published, how = PUBLISHED.get(run["notebook"], (None, "")) if not notes else (None, "")
-        as_published = run.get("augmented_train_accuracy")
+        published, images = published_figure(run)
         rows.append([
-            Path(run["notebook"]).stem + (f" ({', '.join(notes)})" if notes else ""),
+            label(run),
             f"{run['parameters']:,}",
             str(run["epochs"]),
             percent(run["val_accuracy"]),
-            f"{percent(run['test_accuracy'])} [{100 * low:.2f}, {100 * high:.2f}]",
-            percent(as_published) if as_published is not None else "",
-            percent(published) if published else "",
-            how,
+            with_interval(run),
+            percent(run.get("augmented_train_accuracy")),
+            percent(published),
+            images,
             f"{run['seconds']:.0f}",
         ])
     return Table(header, rows)
 
 
-def table_so_far(run):
-    """The `Table` of the iterations up to this run's: the last full run of each before it, and this run itself.
+def measures(run):
+    """A `Table` of one network's accuracies: as published, as this run has it measured the same way, and on images
+    that were not trained on."""
+    published, images = published_figure(run)
+    rows = [["published", percent(published), images]] if published else []
+    return Table(["measure", "accuracy", "images"], [
+        *rows,
+        ["this run, measured the same way", percent(run["augmented_train_accuracy"]),
+         f"{run['train_images']:,} augmented training images"],
+        ["this run, validation", percent(run["val_accuracy"]), "held out, choices are made on them"],
+        ["this run, test", with_interval(run), f"{run['test_total']:,} test images, seen once"],
+    ])
+
+
+def published_figure(run):
+    """``(accuracy, images)`` as published for a run's notebook; ``(None, "")`` if nothing comparable was."""
+    comparable = run["dataset"] == "mnist" and run["profile"] == "full"
+    return PUBLISHED.get(run["notebook"], (None, "")) if comparable else (None, "")
+
+
+def label(run):
+    """A run's notebook, and what keeps the run from being compared with full runs on MNIST."""
+    notes = ["digits sample, not MNIST"] * (run["dataset"] != "mnist") + ["quick"] * (run["profile"] != "full")
+    return Path(run["notebook"]).stem + (f" ({', '.join(notes)})" if notes else "")
+
+
+def with_interval(run):
+    """The test accuracy with its Wilson interval, in percent."""
+    low, high = wilson_interval(run["test_correct"], run["test_total"])
+    return f"{percent(run['test_accuracy'])} [{100 * low:.2f}, {100 * high:.2f}]"
+
+
+def runs_so_far(run):
+    """The iterations up to this run's: the last full run of each before it, and this run itself.
 
     On the digits sample it stands alone, since nothing measured there compares with MNIST.
     """
-    before = []
-    if run["dataset"] == "mnist":
-        before = [other for name, other in latest(read()).items() if name < run["notebook"] and name in PUBLISHED]
-    return table([*before, run])
+    before = latest(read()) if run["dataset"] == "mnist" else {}
+    return [other for name, other in before.items() if name < run["notebook"] and name in PUBLISHED] + [run]
+
+
+def table_so_far(run):
+    """The `table` of `runs_so_far`."""
+    return table(runs_so_far(run))
 
 
 def compare(run, notebook):

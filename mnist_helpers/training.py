@@ -147,7 +147,7 @@ def train_epoch(model, split, *, optimizer, loss_fn=F.cross_entropy, batch_size=
     Raises `TrainingDiverged`, naming the batch, if the loss is not finite.
     """
     device = device_of(model)
-    images, labels = (tensor.to(device) for tensor in split[:2])
+    images, labels = (tensor.to(device) for tensor in split)
     order = torch.randperm(len(labels), generator=generator, device=device)
     batches = order.split(batch_size)
     # Kept on the device, one number a batch, so that nothing waits for it.
@@ -192,7 +192,7 @@ def _inputs(images, augment, normalize, generator):
 
 
 def _checked(split):
-    images, labels = split[:2]
+    images, labels = split
     if len(images) != len(labels):
         raise ValueError(f"{len(images):,} images but {len(labels):,} labels: each image needs one label")
     if len(labels) == 0:
@@ -227,7 +227,7 @@ def fit(model, train, val, *, epochs, optimizer, scheduler=None, scheduler_every
         raise ValueError(f"epochs and batch_size must be at least 1, not {epochs} and {batch_size}")
     if scheduler_every not in ("epoch", "step"):
         raise ValueError(f"scheduler_every must be 'epoch' or 'step', not {scheduler_every!r}")
-    _checked(val)
+    val_images, val_labels = _checked(val)
     images, labels = _checked(train)
     device = device_of(model)
     generator = torch.Generator(device).manual_seed(torch.randint(2**62, ()).item())
@@ -242,7 +242,7 @@ def fit(model, train, val, *, epochs, optimizer, scheduler=None, scheduler_every
         if checkpoint.exists():
             history = _resume(checkpoint, recipe, epochs, run, generator, device)
     train = images.to(device), labels.to(device)
-    val = val[0].to(device), val[1].to(device)
+    val = val_images.to(device), val_labels.to(device)
     steps = -(-len(labels) // batch_size)
 
     for epoch in range(len(history["seconds"]) + 1, epochs + 1):
@@ -310,7 +310,7 @@ def _recipe(*, model, optimizer, scheduler, scheduler_every, loss_fn, batch_size
     if scheduler:
         schedule = {key: value for key, value in scheduler.state_dict().items()
                     if key not in SCHEDULER_PROGRESS and isinstance(value, (int, float, str, list, tuple, type(None)))}
-    images, labels = train[:2]
+    images, labels = train
     digest = zlib.crc32(labels.cpu().numpy().tobytes(), zlib.crc32(images.cpu().numpy().tobytes()))
     return {
         "model": repr(model),
