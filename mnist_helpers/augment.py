@@ -142,8 +142,8 @@ class Augment:
 
     def __init__(self, *transforms):
         for transform in transforms:
-            if not hasattr(transform, "matrix") and not hasattr(transform, "apply"):
-                raise TypeError(f"{transform!r} is no transform: it has neither `matrix` nor `apply`")
+            if not hasattr(transform, "draw"):
+                raise TypeError(f"{transform!r} is no transform of this module: it has no `draw`")
         self.geometric = [t for t in transforms if hasattr(t, "matrix")]
         self.photometric = [t for t in transforms if hasattr(t, "apply")]
 

@@ -210,7 +210,7 @@ def _download(name, problem, mirrors, timeout):
         try:
             with urllib.request.urlopen(url, timeout=timeout) as response:
                 total = int(response.headers.get("Content-Length") or 0) or None
-                with tqdm(total=total, unit="B", unit_scale=True, desc=name, leave=False) as bar:
+                with tqdm(total=total, unit="B", unit_scale=True, desc=name) as bar:
                     chunks = []
                     while chunk := response.read(1 << 16):
                         chunks.append(chunk)

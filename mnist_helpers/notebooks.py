@@ -50,8 +50,12 @@ def find(names=()):
 
 
 def fingerprint(notebook):
-    """A checksum of the code cells: outputs belong to a notebook while it stays the same."""
-    code = [cell.source for cell in notebook.cells if cell.cell_type == "code"]
+    """A checksum of the code cells: outputs belong to a notebook while it stays the same.
+
+    The cell tagged ``setup`` is left out, since it holds the repository's address, which a fork changes.
+    """
+    code = [cell.source for cell in notebook.cells
+            if cell.cell_type == "code" and "setup" not in cell.metadata.get("tags", [])]
     return hashlib.sha256(json.dumps(code).encode()).hexdigest()[:16]
 
 

@@ -12,7 +12,7 @@ STYLE = {
     "figure.facecolor": "white", "axes.facecolor": "white", "savefig.facecolor": "white", "figure.dpi": 90,
     "text.color": "#222222", "axes.labelcolor": "#222222", "axes.edgecolor": "#666666",
     "xtick.color": "#222222", "ytick.color": "#222222", "font.size": 10, "axes.titlesize": 11,
-    "axes.spines.top": False, "axes.spines.right": False, "axes.grid": False, "image.cmap": "gray",
+    "axes.spines.top": False, "axes.spines.right": False, "axes.grid": False,
     "axes.prop_cycle": plt.cycler(color=[BLUE, ORANGE, GREEN, "#CC79A7", "#E69F00", "#56B4E9"]),
 }
 
@@ -35,7 +35,7 @@ def _sheet(images, titles, title, source, columns, row_labels=(), colors=(), siz
         axis.set(xticks=[], yticks=[])
         axis.spines[:].set_visible(False)
         if number < len(images):
-            axis.imshow(images[number], **imshow)
+            axis.imshow(images[number], **{"cmap": "gray", **imshow})
             if titles:
                 axis.set_title(titles[number], fontsize=8, color=colors[number] if colors else "#222222", pad=2)
     for axis, label in zip(axes[:, 0], row_labels, strict=False):

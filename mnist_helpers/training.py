@@ -247,7 +247,7 @@ def fit(model, train, val, *, epochs, optimizer, scheduler=None, scheduler_every
 
     for epoch in range(len(history["seconds"]) + 1, epochs + 1):
         bar = tqdm(total=steps, desc=f"epoch {epoch}/{epochs}", disable=not progress, file=sys.stdout,
-                   bar_format="{desc} {percentage:3.0f}%|{bar:20}| {elapsed} {postfix}", mininterval=0.2)
+                   bar_format="{desc} {percentage:3.0f}%|{bar:20}| {elapsed}{postfix}", mininterval=0.2)
         started = time.perf_counter()
         try:
             with bar:

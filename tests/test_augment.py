@@ -1,0 +1,159 @@
+"""Each transform against torchvision's or PIL's own, with the parameters fixed; then the draws."""
+
+import math
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from scipy import stats
+from torchvision.transforms.v2 import InterpolationMode
+from torchvision.transforms.v2 import functional as tv
+
+from mnist_helpers import Augment, Brightness, CenterCropResize, Contrast, Rotation, Scale, Translation, data
+from mnist_helpers.augment import warp
+
+GEOMETRIC = [CenterCropResize(22, p=0.5), Rotation(15), Translation(0.1), Scale(0.9, 1.1)]
+
+
+@pytest.fixture(scope="module")
+def images():
+    """float ``(24, 1, 28, 28)`` handwritten digits in 0..1."""
+    (digits, _), _ = data.digits_sample()
+    return digits[:24].float() / 255
+
+
+def warped(images, transform, parameter):
+    """The images under one transform, with the same parameter for all."""
+    return warp(images, transform.matrix(parameter.expand(len(images), *parameter.shape), images.shape[-1]))
+
+
+def affine(images, angle=0.0, translate=(0, 0), scale=1.0):
+    return tv.affine(images, angle=angle, translate=translate, scale=scale, shear=[0.0, 0.0],
+                     interpolation=InterpolationMode.BILINEAR)
+
+
+@pytest.mark.parametrize("degrees", [-15.0, 7.5, 90.0])
+def test_rotation_is_torchvisions(images, degrees):
+    expected = tv.rotate(images, degrees, interpolation=InterpolationMode.BILINEAR)
+    torch.testing.assert_close(warped(images, Rotation(90), torch.tensor(degrees)), expected, atol=1e-4, rtol=0)
+
+
+def test_rotation_is_pils(images):
+    pictures = (images * 255).round()
+    expected = np.stack([np.asarray(Image.fromarray(picture[0].byte().numpy()).rotate(12, Image.Resampling.BILINEAR))
+                         for picture in pictures])
+    ours = warped(pictures, Rotation(15), torch.tensor(12.0))[:, 0]
+    # PIL computes in whole grey levels, and blanks the pixels whose source lies outside the image.
+    difference = (ours - torch.from_numpy(expected)).abs()[:, 2:-2, 2:-2]
+    assert difference.max() <= 2
+
+
+@pytest.mark.parametrize("pixels", [(3, -2), (0, 5)])
+def test_translation_is_torchvisions(images, pixels):
+    ours = warped(images, Translation(1.0), torch.tensor(pixels) / 28)
+    torch.testing.assert_close(ours, affine(images, translate=pixels), atol=1e-4, rtol=0)
+
+
+@pytest.mark.parametrize("factor", [0.9, 1.1])
+def test_scale_is_torchvisions(images, factor):
+    ours = warped(images, Scale(0.5, 2), torch.tensor(factor))
+    torch.testing.assert_close(ours, affine(images, scale=factor), atol=1e-4, rtol=0)
+
+
+def test_center_crop_and_resize_is_torchvisions(images):
+    expected = tv.resize(tv.center_crop(images, [22, 22]), [28, 28], interpolation=InterpolationMode.BILINEAR)
+    ours = warped(images, CenterCropResize(22), torch.tensor(True))
+    # The outermost pixels sample half a pixel beyond the crop, where ours sees the image and the resized crop its edge.
+    torch.testing.assert_close(ours[..., 1:-1, 1:-1], expected[..., 1:-1, 1:-1], atol=1e-4, rtol=0)
+    torch.testing.assert_close(warped(images, CenterCropResize(22), torch.tensor(False)), images)
+
+
+@pytest.mark.parametrize("factor", [0.8, 1.0, 1.2])
+def test_brightness_and_contrast_are_torchvisions(images, factor):
+    factors = torch.full((len(images),), factor)
+    torch.testing.assert_close(Brightness(0.2).apply(images, factors), tv.adjust_brightness(images, factor))
+    torch.testing.assert_close(Contrast(0.2).apply(images, factors), tv.adjust_contrast(images, factor))
+
+
+def test_transforms_compose_in_their_order_into_one_resampling(images, monkeypatch):
+    class Fixed(Rotation):
+        def draw(self, n, generator, device):
+            return torch.full((n,), self.degrees)
+
+    class Shift(Translation):
+        def draw(self, n, generator, device):
+            return torch.tensor([[self.fraction, 0.0]]).repeat(n, 1)
+
+    calls = []
+    monkeypatch.setattr("mnist_helpers.augment.warp", lambda *args: calls.append(1) or warp(*args))
+    ours = Augment(Fixed(90.0), Shift(4 / 28))(images)
+    # Neither of these two blurs, so two resamplings give what one gives.
+    expected = affine(tv.rotate(images, 90), translate=(4, 0))
+    torch.testing.assert_close(ours, expected, atol=1e-4, rtol=0)
+    assert not torch.allclose(ours, Augment(Shift(4 / 28), Fixed(90.0))(images), atol=0.1)
+    calls.clear()
+    Augment(*GEOMETRIC, Brightness(0.2))(images)
+    assert calls == [1]
+
+
+@pytest.mark.parametrize(("transform", "low", "high"), [
+    (Rotation(15), -15, 15), (Translation(0.1), -0.1, 0.1), (Scale(0.9, 1.1), 0.9, 1.1), (Brightness(0.2), 0.8, 1.2),
+    (Contrast(0.2), 0.8, 1.2)])
+def test_draws_are_uniform(transform, low, high):
+    draws = transform.draw(20_000, torch.Generator().manual_seed(1), torch.device("cpu")).flatten().numpy()
+    assert stats.kstest(draws, stats.uniform(low, high - low).cdf).pvalue > 1e-4
+    assert draws.min() >= low and draws.max() <= high
+
+
+def test_crop_is_drawn_with_its_probability():
+    cropped = CenterCropResize(22, p=0.1).draw(20_000, torch.Generator().manual_seed(1), torch.device("cpu"))
+    assert stats.binomtest(int(cropped.sum()), 20_000, 0.1).pvalue > 1e-4
+
+
+@pytest.mark.parametrize("transform", [Rotation(15), Translation(0.1), Scale(0.8, 1.2), Brightness(0.5), Contrast(0.5),
+                                       CenterCropResize(22, p=0.5)])
+def test_images_of_a_batch_get_different_draws(images, transform):
+    batch = images[:1].expand(16, -1, -1, -1)
+    augmented = Augment(transform)(batch, torch.Generator().manual_seed(0))
+    distinct = {tuple(image.flatten().tolist()) for image in augmented}
+    assert len(distinct) == (2 if isinstance(transform, CenterCropResize) else 16)
+
+
+def test_a_generator_makes_it_reproducible_and_leaves_the_global_state(images):
+    augment = Augment(*GEOMETRIC, Brightness(0.2), Contrast(0.2))
+    state = torch.get_rng_state()
+    first, second, other = (augment(images, torch.Generator().manual_seed(seed)) for seed in (5, 5, 6))
+    assert torch.equal(first, second) and not torch.equal(first, other)
+    assert torch.equal(state, torch.get_rng_state())
+
+
+def test_uint8_and_float_images_are_augmented_alike(images):
+    levels = (images * 255).round().byte()
+    from_bytes, from_floats = (Augment(Rotation(15))(batch, torch.Generator().manual_seed(0))
+                               for batch in (levels, levels.float() / 255))
+    assert from_bytes.dtype == torch.float32 and torch.equal(from_bytes, from_floats)
+    assert 0 <= from_bytes.min() and from_bytes.max() <= 1 and math.isfinite(from_bytes.sum())
+
+
+@pytest.mark.parametrize("shape", [(28, 28), (4, 1, 28, 20)])
+def test_wrong_shapes_are_named(shape):
+    with pytest.raises(ValueError, match=r"square images .* not \(\d+, "):
+        Augment(Rotation(15))(torch.zeros(shape))
+
+
+@pytest.mark.parametrize("wrong", [lambda: Rotation(-1), lambda: CenterCropResize(22, p=2), lambda: Scale(1.1, 0.9),
+                                   lambda: Translation(3), lambda: Brightness(-0.1), lambda: Contrast(1.5)])
+def test_senseless_parameters_are_refused(wrong):
+    with pytest.raises(ValueError, match=r"\("):
+        wrong()
+
+
+def test_what_is_no_transform_is_refused():
+    with pytest.raises(TypeError, match="no transform"):
+        Augment(torch.nn.Identity())
+
+
+def test_it_says_what_it_does():
+    assert repr(Augment(CenterCropResize(22, p=0.1), Rotation(15))) == (
+        "Augment(CenterCropResize(size=22, p=0.1), Rotation(degrees=15))")

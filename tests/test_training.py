@@ -1,0 +1,354 @@
+"""The loop against a naive one, its repeatability, its checkpoints under a real SIGKILL, and its refusals."""
+
+import copy
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import nn
+from torch.optim import lr_scheduler
+
+import mnist_helpers as mh
+from mnist_helpers import training
+
+AUGMENT = mh.Augment(mh.Rotation(10), mh.Translation(0.1))
+
+
+def train(model, data, epochs=3, scheduler=None, **options):
+    optimizer = torch.optim.Adam(model.parameters(), lr=1e-2)
+    options = {"batch_size": 32, "progress": False} | options
+    return mh.fit(model, data, data, epochs=epochs, optimizer=optimizer,
+                  scheduler=scheduler(optimizer) if scheduler else None, **options)
+
+
+def same(a, b):
+    return all(torch.equal(x, y) for x, y in zip(a.state_dict().values(), b.state_dict().values(), strict=True))
+
+
+# ---------------------------------------------------------------- against a naive loop
+
+
+def test_fit_is_the_naive_loop(tiny, network):
+    """One image's loss at a time, sums in Python floats; 100 images in batches of 32 leave a last batch of 4."""
+    images, labels = tiny
+    model, naive = network(), network()
+    scheduler = lambda optimizer: lr_scheduler.StepLR(optimizer, 1, 0.5)  # noqa: E731
+    torch.manual_seed(7)
+    history = train(model, tiny, epochs=2, scheduler=scheduler)
+
+    torch.manual_seed(7)
+    optimizer = torch.optim.Adam(naive.parameters(), lr=1e-2)
+    decay = scheduler(optimizer)
+    shuffler = torch.Generator().manual_seed(torch.randint(2**62, ()).item())
+    for epoch in range(2):
+        naive.train()
+        loss_sum, correct, rates = 0.0, 0, []
+        for batch in torch.randperm(100, generator=shuffler).split(32):
+            logits = naive((images[batch] / 255 - 0.1307) / 0.3081)
+            losses = [F.cross_entropy(row[None], label[None])
+                      for row, label in zip(logits, labels[batch], strict=True)]
+            optimizer.zero_grad()
+            (sum(losses) / len(losses)).backward()
+            optimizer.step()
+            rates.append(optimizer.param_groups[0]["lr"])
+            loss_sum += sum(loss.item() for loss in losses)
+            correct += sum(int(row.argmax() == label) for row, label in zip(logits, labels[batch], strict=True))
+        assert history["train_loss"][epoch] == pytest.approx(loss_sum / 100, rel=1e-5)
+        assert history["train_accuracy"][epoch] == pytest.approx(correct / 100)
+        assert history["lr"][epoch] == rates[-1] == 0.01 * 0.5**epoch
+        decay.step()
+    for ours, theirs in zip(model.state_dict().values(), naive.state_dict().values(), strict=True):
+        torch.testing.assert_close(ours, theirs, rtol=1e-4, atol=1e-5)
+
+
+def test_evaluate_weighs_every_image_alike(tiny, network):
+    images, labels = tiny
+    model = network().eval()
+    logits = model((images / 255 - 0.1307) / 0.3081).detach()
+    losses = [F.cross_entropy(row[None], label[None]).item() for row, label in zip(logits, labels, strict=True)]
+    for batch_size in (1, 33, 1000):
+        result = mh.evaluate(model, tiny, batch_size=batch_size)
+        assert result.loss == pytest.approx(sum(losses) / 100, rel=1e-5)
+        assert (result.correct, result.total) == (int((logits.argmax(1) == labels).sum()), 100)
+        torch.testing.assert_close(result.logits, logits)
+
+
+def test_history_is_one_entry_an_epoch_and_the_last_is_the_models(tiny, network):
+    model = network()
+    history = train(model, tiny, epochs=3)
+    assert all(len(history[name]) == 3 for name in ("train_loss", "val_accuracy", "lr", "seconds"))
+    assert len(history["batch_loss"]) == 3 * 4
+    result = mh.evaluate(model, tiny)
+    assert (history["val_loss"][-1], history["val_accuracy"][-1]) == (result.loss, result.accuracy)
+    assert history["val_accuracy"][-1] > 0.5, "it learns"
+
+
+@pytest.mark.parametrize(("make", "every", "calls"), [
+    (lambda optimizer: lr_scheduler.StepLR(optimizer, 1), "epoch", 3),
+    (lambda optimizer: lr_scheduler.OneCycleLR(optimizer, 0.1, total_steps=12), "step", 12),
+])
+def test_schedulers_step_every_epoch_or_every_step(tiny, network, make, every, calls):
+    schedulers = []
+    train(network(), tiny, scheduler=lambda optimizer: schedulers.append(make(optimizer)) or schedulers[0],
+          scheduler_every=every)
+    assert schedulers[0].last_epoch == calls
+
+
+def test_a_plateau_scheduler_is_given_the_validation_loss(tiny, network):
+    schedulers = []
+    history = train(network(), tiny, scheduler=lambda optimizer: schedulers.append(
+        lr_scheduler.ReduceLROnPlateau(optimizer)) or schedulers[0])
+    assert schedulers[0].best == pytest.approx(min(history["val_loss"]))
+
+
+def test_any_loss_is_trained(tiny, network):
+    smoothed = nn.CrossEntropyLoss(label_smoothing=0.1)
+    model = network()
+    history = train(model, tiny, loss_fn=smoothed)
+    assert history["val_loss"][-1] == pytest.approx(mh.evaluate(model, tiny, loss_fn=smoothed).loss)
+    assert history["val_loss"][-1] > mh.evaluate(model, tiny).loss
+
+
+def test_only_training_images_are_augmented(tiny, network):
+    seen = []
+
+    def augment(images, generator):
+        seen.append(len(images))
+        return images.float() / 255
+
+    train(network(), tiny, epochs=1, augment=augment)
+    assert sum(seen) == 100
+
+
+def test_nothing_waits_for_the_device_in_an_epoch(tiny, network, monkeypatch):
+    """The values of single batches are never read: a fixed number of reads, however many batches there are."""
+    reads = []
+    for name in ("item", "tolist"):
+        original = getattr(torch.Tensor, name)
+        monkeypatch.setattr(torch.Tensor, name,
+                            lambda tensor, original=original: reads.append(1) or original(tensor))
+    counts = []
+    for batch_size in (50, 2):
+        reads.clear()
+        model = network()
+        training.train_epoch(model, tiny, optimizer=torch.optim.SGD(model.parameters(), lr=0.01),
+                             batch_size=batch_size)
+        counts.append(len(reads))
+    assert counts[0] == counts[1] < 10
+
+
+# ---------------------------------------------------------------- repeatability, and what is left alone
+
+
+def test_same_seed_same_weights_bit_for_bit(tiny, network):
+    models = []
+    for seed in (3, 3, 4):
+        model = network()
+        mh.set_seed(seed)
+        train(model, tiny, augment=AUGMENT)
+        models.append(model)
+    assert same(models[0], models[1]) and not same(models[0], models[2])
+
+
+def test_evaluation_leaves_model_and_random_state_as_they_were(tiny, network):
+    class Drawing(nn.Module):  # draws even in eval mode
+        def forward(self, x):
+            return x + 0 * torch.rand(())
+
+    model = nn.Sequential(network(), Drawing()).train()
+    model[0][1].eval()  # a frozen batch norm
+    before, modes, state = copy.deepcopy(model), [m.training for m in model.modules()], torch.get_rng_state()
+    mh.evaluate(model, tiny, augment=AUGMENT)
+    assert same(before, model) and modes == [m.training for m in model.modules()]
+    assert torch.equal(state, torch.get_rng_state())
+    assert mh.evaluate(model, tiny, augment=AUGMENT).loss == mh.evaluate(model, tiny, augment=AUGMENT).loss
+
+
+def test_modes_are_restored_after_an_error(tiny):
+    model = nn.Sequential(nn.Flatten(), nn.Linear(3, 10)).train()
+    with pytest.raises(RuntimeError):
+        mh.evaluate(model, tiny)
+    assert model.training
+
+
+# ---------------------------------------------------------------- checkpoints
+
+SCHEDULERS = [
+    (None, "epoch"),
+    (lambda optimizer: lr_scheduler.StepLR(optimizer, 1, 0.5), "epoch"),
+    (lambda optimizer: lr_scheduler.MultiStepLR(optimizer, [1, 2]), "epoch"),
+    (lambda optimizer: lr_scheduler.OneCycleLR(optimizer, 0.1, total_steps=16), "step"),
+    (lambda optimizer: lr_scheduler.ReduceLROnPlateau(optimizer, patience=0), "epoch"),
+    (lambda optimizer: lr_scheduler.LambdaLR(optimizer, lambda epoch: 0.9**epoch), "epoch"),
+    (lambda optimizer: lr_scheduler.SequentialLR(optimizer, [lr_scheduler.LinearLR(optimizer, 0.1, total_iters=4),
+                                                             lr_scheduler.CosineAnnealingLR(optimizer, 12)], [4]),
+     "step"),
+]
+
+
+class Stop(Exception):
+    pass
+
+
+@pytest.mark.parametrize(("scheduler", "every"), SCHEDULERS)
+def test_a_stopped_run_goes_on_to_the_same_weights(tiny, network, tmp_path, scheduler, every, monkeypatch):
+    options = {"epochs": 4, "scheduler": scheduler, "scheduler_every": every, "augment": AUGMENT}
+    whole = network(5)
+    expected = train(whole, tiny, **options)
+
+    original, saves = training._save, []
+
+    def save_then_stop(*args):
+        original(*args)
+        saves.append(1)
+        if len(saves) == 2:
+            raise Stop
+
+    monkeypatch.setattr(training, "_save", save_then_stop)
+    with pytest.raises(Stop):
+        train(network(5), tiny, checkpoint=tmp_path / "run.pt", **options)
+    monkeypatch.setattr(training, "_save", original)
+    resumed = network(5)
+    history = train(resumed, tiny, checkpoint=tmp_path / "run.pt", **options)
+    assert same(whole, resumed)
+    for name in ("train_loss", "train_accuracy", "val_loss", "val_accuracy", "lr", "batch_loss"):
+        assert history[name] == expected[name]
+
+
+def test_a_killed_run_goes_on_to_the_same_weights(tmp_path):
+    """A real SIGKILL in the middle of an epoch, in a process of its own."""
+    script = Path(__file__).with_name("training_to_kill.py")
+
+    def start(checkpoint, weights):
+        return subprocess.Popen([sys.executable, script, checkpoint, weights], stdout=subprocess.PIPE, text=True)
+
+    assert start("none", tmp_path / "whole.pt").wait(120) == 0
+    process = start(tmp_path / "run.pt", tmp_path / "killed.pt")
+    deadline = time.monotonic() + 60
+    while not (tmp_path / "run.pt").exists() and time.monotonic() < deadline:
+        time.sleep(0.01)
+    time.sleep(0.1)  # into the next epoch
+    process.kill()
+    assert process.wait(30) != 0 and not (tmp_path / "killed.pt").exists()
+    process = start(tmp_path / "run.pt", tmp_path / "resumed.pt")
+    said, _ = process.communicate(timeout=120)
+    assert process.returncode == 0 and "going on from run.pt" in said
+    whole, resumed = torch.load(tmp_path / "whole.pt"), torch.load(tmp_path / "resumed.pt")
+    assert all(torch.equal(whole[name], resumed[name]) for name in whole)
+
+
+def test_a_finished_run_is_not_trained_again(tiny, network, tmp_path):
+    first = network()
+    train(first, tiny, checkpoint=tmp_path / "run.pt")
+    again = network()
+    history = train(again, tiny, checkpoint=tmp_path / "run.pt")
+    assert same(first, again) and len(history["seconds"]) == 3
+
+
+@pytest.mark.parametrize(("change", "named"), [
+    ({"batch_size": 16}, "batch_size: 32 there, 16 here"),
+    ({"augment": AUGMENT}, "augmentation: None there"),
+    ({"scheduler": lambda optimizer: lr_scheduler.StepLR(optimizer, 2)}, "scheduler: NoneType"),
+    ({"loss_fn": F.multi_margin_loss}, "loss: cross_entropy there, multi_margin_loss here"),
+    ({"epochs": 1}, "3 epochs, and 1 were asked for"),
+])
+def test_a_checkpoint_of_another_recipe_is_refused_by_name(tiny, network, tmp_path, change, named):
+    train(network(), tiny, checkpoint=tmp_path / "run.pt")
+    kept = (tmp_path / "run.pt").read_bytes()
+    with pytest.raises(mh.training.CheckpointError, match=named):
+        train(network(), tiny, checkpoint=tmp_path / "run.pt", **change)
+    assert (tmp_path / "run.pt").read_bytes() == kept
+
+
+def test_a_checkpoint_of_another_model_seed_or_data_is_refused_by_name(tiny, network, tmp_path):
+    path = tmp_path / "run.pt"
+    train(network(), tiny, checkpoint=path)
+    images, labels = tiny
+    with pytest.raises(mh.training.CheckpointError, match="seed: 0 there, 1 here"):
+        train(network(1), tiny, checkpoint=path)
+    with pytest.raises(mh.training.CheckpointError, match="training images: 100"):
+        train(network(), (images, labels.roll(1)), checkpoint=path)
+    other = nn.Sequential(nn.Flatten(), nn.Linear(784, 10))
+    with pytest.raises(mh.training.CheckpointError, match="model: Sequential"):
+        train(other, tiny, checkpoint=path)
+
+
+@pytest.mark.parametrize("content", [b"", b"not a checkpoint"])
+def test_a_damaged_checkpoint_is_named_and_kept(tiny, network, tmp_path, content):
+    path = tmp_path / "run.pt"
+    path.write_bytes(content)
+    with pytest.raises(mh.training.CheckpointError, match=r"run.pt is not a checkpoint .* or is damaged"):
+        train(network(), tiny, checkpoint=path)
+    assert path.read_bytes() == content
+
+
+def test_checkpoints_hold_plain_data_only(tiny, network, tmp_path):
+    """Loading them cannot run code that somebody put into them."""
+    train(network(), tiny, checkpoint=tmp_path / "run.pt", scheduler=SCHEDULERS[1][0])
+    assert torch.load(tmp_path / "run.pt", weights_only=True)["history"]["val_accuracy"]
+
+
+# ---------------------------------------------------------------- things that go wrong
+
+
+def test_a_loss_that_is_not_finite_stops_with_epoch_and_batch(tiny, network):
+    calls = []
+
+    def loss_fn(logits, targets):
+        if logits.requires_grad:
+            calls.append(1)
+        return F.cross_entropy(logits, targets) * (float("nan") if len(calls) == 4 + 3 else 1)
+
+    with pytest.raises(mh.training.TrainingDiverged, match=r"nan in batch 3 of 4, in epoch 2. Try a smaller") as error:
+        train(network(), tiny, loss_fn=loss_fn)
+    assert len(error.value.history["seconds"]) == 1
+
+
+def test_a_keyboard_interrupt_returns_the_history_so_far(tiny, network, capsys):
+    calls = []
+
+    def augment(images, generator):
+        calls.append(1)
+        if len(calls) == 7:
+            raise KeyboardInterrupt
+        return images
+
+    history = train(network(), tiny, augment=augment)
+    assert history["interrupted"] and len(history["val_loss"]) == 1
+    assert "1 epochs completed before" in capsys.readouterr().out
+
+
+def test_senseless_arguments_are_refused(tiny, network):
+    images, labels = tiny
+    for change, message in (({"epochs": 0}, "at least 1"), ({"batch_size": 0}, "at least 1"),
+                            ({"scheduler_every": "batch"}, "'epoch' or 'step', not 'batch'")):
+        with pytest.raises(ValueError, match=message):
+            train(network(), tiny, **change)
+    with pytest.raises(ValueError, match="100 images but 99 labels"):
+        train(network(), (images, labels[1:]))
+    with pytest.raises(ValueError, match="no images"):
+        mh.evaluate(network(), (images[:0], labels[:0]))
+
+
+def test_a_device_that_is_not_there_is_named():
+    with pytest.raises(ValueError, match=r"no 'tpu' device here; use one of .*cpu"):
+        mh.get_device("tpu")
+    assert mh.get_device("cpu") == torch.device("cpu")
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+def test_it_trains_on_cuda(tiny, network):
+    model = network().cuda()
+    history = train(model, tiny, augment=AUGMENT, epochs=5)
+    assert history["val_accuracy"][-1] > 0.5 and "cuda" in history["device"]
+
+
+def test_one_bar_an_epoch_shows_loss_and_accuracy(tiny, network, capsys):
+    train(network(), tiny, epochs=2, progress=True)
+    lines = [line.rpartition("\r")[2] for line in capsys.readouterr().out.strip().split("\n")]
+    assert [line[:9] for line in lines] == ["epoch 1/2", "epoch 2/2"]
+    assert all("100%" in line and "loss" in line and "accuracy" in line and "validation" in line for line in lines)
