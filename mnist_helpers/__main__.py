@@ -59,22 +59,23 @@ def run(options):
     for number, path in enumerate(paths, start=1):
         print(f"\n[{number}/{len(paths)}] {path.name}", flush=True)
         execution = in_own_process(path, options.seed, profile)
-        try:
-            if execution.error:
-                raise ValueError(execution.error)
-            if options.save:
+        error = execution.error
+        if options.save and not error:
+            try:
                 notebooks.save(execution)
-        except ValueError as error:
-            failed.append(path.name)
-            fail(f"{path.name} failed after {execution.seconds:.0f} s:\n{error}", 1)
-            continue
+            except ValueError as refusal:
+                error = str(refusal)
         for record in execution.runs:
-            if options.save:
+            if options.save and not error:
                 record["reference"] = True
             if record["profile"] == "full":
                 results.append(record)
         runs += execution.runs
-        print(f"[{number}/{len(paths)}] {path.name}: done in {execution.seconds:.0f} s", flush=True)
+        if error:
+            failed.append(path.name)
+            fail(f"{path.name} failed after {execution.seconds:.0f} s:\n{error}", 1)
+        else:
+            print(f"[{number}/{len(paths)}] {path.name}: done in {execution.seconds:.0f} s", flush=True)
     if options.save:
         write_readme()
     if runs:

@@ -21,7 +21,7 @@ class Execution:
 
     path: Path
     seconds: float = 0.0
-    notebook: dict | None = None
+    notebook: str = ""  #: as JSON: a parent process need not know papermill's classes
     runs: list = field(default_factory=list)
     error: str | None = None
 
@@ -74,9 +74,7 @@ def execute(path, seed=None, profile="full"):
             notebook = papermill.execute_notebook(
                 str(path), None, parameters={} if seed is None else {"SEED": seed}, kernel_name="python3",
                 cwd=str(path.parent), progress_bar=False, stdout_file=sys.stdout)
-            # As text: the parent process need not know papermill's classes.
-            return Execution(path, time.perf_counter() - started, json.loads(nbformat.writes(notebook)),
-                             results.read(collected))
+            return Execution(path, time.perf_counter() - started, nbformat.writes(notebook), results.read(collected))
         except Exception as error:  # whatever a lesson can raise, and whatever starting a kernel can
             return Execution(path, time.perf_counter() - started, error=f"{type(error).__name__}: {error}".strip())
 
@@ -91,12 +89,12 @@ def save(execution):
             raise ValueError(f"{execution.path.name}: only full runs on MNIST are saved, and this was "
                              f"{run['profile']} {run['dataset']}".strip())
     notebook = nbformat.read(execution.path, as_version=4)
-    executed = nbformat.from_dict(execution.notebook)
+    executed = nbformat.reads(execution.notebook, as_version=4)
     if fingerprint(executed) != fingerprint(notebook):
         raise ValueError(f"{execution.path.name} was changed while it ran, or ran with another seed: not saved")
     for cell, done in zip(notebook.cells, executed.cells, strict=True):
         if cell.cell_type == "code":
-            cell.outputs = [_as_seen(output) for output in nbformat.from_dict(_joined(done.outputs))]
+            cell.outputs = [_as_seen(output) for output in _joined(done.outputs)]
             cell.execution_count = done.execution_count
     notebook.metadata = {
         "kernelspec": {"display_name": "Python 3", "language": "python", "name": "python3"},
@@ -116,7 +114,7 @@ def _joined(outputs):
         if output["output_type"] == "stream" == before.get("output_type") and output["name"] == before["name"]:
             before["text"] += output["text"]
         else:
-            joined.append(dict(output))
+            joined.append(output)
     return joined
 
 

@@ -133,7 +133,7 @@ def test_uint8_and_float_images_are_augmented_alike(images):
     from_bytes, from_floats = (Augment(Rotation(15))(batch, torch.Generator().manual_seed(0))
                                for batch in (levels, levels.float() / 255))
     assert from_bytes.dtype == torch.float32 and torch.equal(from_bytes, from_floats)
-    assert 0 <= from_bytes.min() and from_bytes.max() <= 1 and math.isfinite(from_bytes.sum())
+    assert from_bytes.min() >= 0 and from_bytes.max() <= 1 and math.isfinite(from_bytes.sum())
 
 
 @pytest.mark.parametrize("shape", [(28, 28), (4, 1, 28, 20)])

@@ -1,0 +1,123 @@
+"""The command line on a small project of its own: what runs, what is kept, what each exit code means."""
+
+import json
+
+import nbformat
+import pytest
+import torchvision
+
+from mnist_helpers import data, notebooks, results
+from mnist_helpers.__main__ import main
+
+TRAIN = """
+import sys
+import torch, mnist_helpers as mh
+from types import SimpleNamespace
+split = mh.data.Split(torch.zeros(4, 1, 28, 28).byte(), torch.zeros(4).long(), "MNIST")
+dataset = mh.data.Dataset("{dataset}", mh.data.profile(), split, split, split)
+history = dict(seconds=[1.0], val_accuracy=[0.5], device="cpu", threads=1, interrupted=False)
+for step in range(3):
+    print(f"step {{step}}", end="\\r")
+print("done, with seed", SEED)
+test = SimpleNamespace(accuracy=0.75, correct=3, total=4)
+mh.record("{name}.ipynb", dataset, torch.nn.Linear(3, 2), history, test, SEED)
+"""
+
+
+@pytest.fixture
+def project(tmp_path, monkeypatch):
+    """A project with the notebooks 01_good, 02_bad and 03_digits, and a README."""
+    (tmp_path / "notebooks").mkdir()
+    for name, source in (("01_good", TRAIN.format(name="01_good", dataset="mnist")),
+                         ("02_bad", "raise ZeroDivisionError('on purpose')"),
+                         ("03_digits", TRAIN.format(name="03_digits", dataset="digits"))):
+        parameters = nbformat.v4.new_code_cell("SEED = 5", metadata={"tags": ["parameters"]})
+        notebook = nbformat.v4.new_notebook(cells=[parameters, nbformat.v4.new_code_cell(source)])
+        notebook.metadata.kernelspec = {"name": "python3", "language": "python", "display_name": "Python 3"}
+        nbformat.write(notebook, tmp_path / "notebooks" / f"{name}.ipynb")
+    (tmp_path / "README.md").write_text("\n".join(results.MARKERS))
+    for module in (data, notebooks, results):
+        monkeypatch.setattr(module, "project_root", lambda: tmp_path)
+    monkeypatch.delenv("MNIST_RUN_RECORD", raising=False)
+    return tmp_path
+
+
+def test_a_full_run_is_saved_and_failures_are_named(project, capfd):
+    before = (project / "notebooks" / "03_digits.ipynb").read_bytes()
+    assert main(["run", "--profile", "full", "--save"]) == 1
+    out, err = capfd.readouterr()
+    assert "ZeroDivisionError: on purpose" in err and "failed: 02_bad.ipynb, 03_digits.ipynb" in err
+    assert "only full runs on MNIST are saved, and this was full digits" in err
+    assert "done, with seed 5" in out and "75.00 %" in out
+
+    # The good one keeps its outputs as a reader sees them, with the fingerprint of its code.
+    saved = nbformat.read(project / "notebooks" / "01_good.ipynb", as_version=4)
+    assert saved.cells[1].outputs[0].text == "done, with seed 5\n" and saved.cells[1].execution_count == 2
+    assert saved.metadata.mnist_helpers.fingerprint == notebooks.fingerprint(saved)
+    assert len(saved.cells) == 2 and "papermill" not in json.dumps(saved)
+    assert (project / "notebooks" / "03_digits.ipynb").read_bytes() == before
+
+    # Both full runs are recorded; only the saved one is the course's own, and stands in the README.
+    runs = results.read(project / "results" / "runs.jsonl")
+    assert [(run["notebook"], run.get("reference", False)) for run in runs] == [
+        ("01_good.ipynb", True), ("03_digits.ipynb", False)]
+    assert "| 01_good | 8 | 1 |" in (project / "README.md").read_text()
+    assert main(["table"]) == 0 and "01_good" in capfd.readouterr().out
+
+    # Changing the code makes the outputs stale.
+    saved.cells[1].source += "\n"
+    assert saved.metadata.mnist_helpers.fingerprint != notebooks.fingerprint(saved)
+
+
+def test_a_quick_run_under_another_seed_shows_its_row_and_keeps_nothing(project, capfd):
+    before = (project / "notebooks" / "01_good.ipynb").read_bytes()
+    assert main(["run", "01_good", "--profile", "quick", "--seed", "11"]) == 0
+    out, _ = capfd.readouterr()
+    assert "done, with seed 11" in out and "01_good (quick)" in out
+    assert not (project / "results").exists()
+    assert (project / "notebooks" / "01_good.ipynb").read_bytes() == before
+
+
+@pytest.mark.parametrize(("arguments", "message"), [
+    (["run", "--save", "--profile", "quick"], "--save keeps full runs only"),
+    (["run", "--save", "--profile", "full", "--seed", "1"], "leave out --seed"),
+    (["run", "09_missing"], "there is no notebook '09_missing'; there are: 01_good, 02_bad, 03_digits"),
+])
+def test_wrong_commands_are_refused(project, capsys, arguments, message):
+    assert main(arguments) == 2
+    assert message in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("arguments", [[], ["walk"], ["run", "--seed", "x"]])
+def test_argparse_refuses_the_rest(arguments):
+    with pytest.raises(SystemExit) as stop:
+        main(arguments)
+    assert stop.value.code == 2
+
+
+def test_a_table_without_runs_says_how_to_get_them(project, capsys):
+    assert main(["table"]) == 1
+    assert "python -m mnist_helpers run" in capsys.readouterr().err
+
+
+def test_data_without_network_fails_with_the_remedy(project, capsys, monkeypatch):
+    monkeypatch.setenv("MNIST_ROOT", str(project / "data"))
+    monkeypatch.setattr(torchvision.datasets.MNIST, "mirrors", ["http://127.0.0.1:9/"])
+    assert main(["data"]) == 1
+    assert "set MNIST_ROOT" in capsys.readouterr().err
+
+
+def test_doctor_names_what_is_wrong_and_the_line_that_mends_it(project, capsys, monkeypatch):
+    (project / "requirements.txt").write_text("# needed\ntorch>=2\nno-such-package>=1\nnumpy>=999\n-e .\n")
+    monkeypatch.setenv("MNIST_ROOT", str(project / "data"))
+    assert main(["doctor"]) == 1
+    said = capsys.readouterr().out
+    assert "ok   torch" in said
+    assert "BAD  no-such-package  not installed\n     -> pip install -r requirements.txt" in said
+    assert "BAD  numpy" in said and ">=999 is needed" in said
+    assert "BAD  MNIST" in said and "-> python -m mnist_helpers data" in said
+
+
+def test_doctor_is_content_with_this_machine(mnist_root, capsys):
+    assert main(["doctor"]) == 0, capsys.readouterr().out
+    assert "everything is ready" in capsys.readouterr().out

@@ -1,0 +1,94 @@
+"""What the files beside the code say: requirements, environment, README, CI."""
+
+import os
+import re
+import subprocess
+import sys
+import tomllib
+
+from packaging.requirements import Requirement
+
+from mnist_helpers import data, doctor
+
+ROOT = data.project_root()
+CONDA_NAMES = {"pytorch": "torch"}
+NOT_ON_CONDA_FORGE = {"torchsummary"}
+COLAB = {"torch": "2.11.0", "torchvision": "0.26.0"}
+
+
+def read(name):
+    return (ROOT / name).read_text(encoding="utf-8")
+
+
+def test_conda_names_what_requirements_name():
+    listed = re.findall(r"^  - ([a-z-]+)", read("environment.yml"), re.MULTILINE)
+    packages = {CONDA_NAMES.get(name, name) for name in listed} - {"conda-forge", "nodefaults", "python", "pip"}
+    assert packages == {requirement.name for requirement in doctor.requirements()} - NOT_ON_CONDA_FORGE
+    assert "- -r requirements.txt" in read("environment.yml")
+
+
+def test_versions_are_bounded_in_one_place():
+    project = tomllib.loads(read("pyproject.toml"))["project"]
+    assert "dependencies" not in project and "optional-dependencies" not in project
+    assert not re.search(r"^  - (?!python=)\S+[=<>]", read("environment.yml"), re.MULTILINE)
+    assert "-e ." in read("requirements.txt").splitlines()
+
+
+def test_bounds_are_wide():
+    for requirement in doctor.requirements():
+        assert requirement.specifier, f"{requirement.name} has no lower bound"
+        assert not any(bound.operator in ("==", "===", "~=") for bound in requirement.specifier)
+        if requirement.name in COLAB:
+            assert requirement.specifier.contains(COLAB[requirement.name])
+
+
+def test_every_import_is_required():
+    """What the package imports from outside the standard library is in requirements.txt."""
+    names = {"sklearn": "scikit-learn"}
+    sources = "\n".join(path.read_text(encoding="utf-8") for path in (ROOT / "mnist_helpers").glob("*.py"))
+    imported = set(re.findall(r"^ *(?:import|from) ([a-zA-Z_]+)", sources, re.MULTILINE))
+    imported = {name for name in imported if name not in sys.stdlib_module_names}
+    required = {Requirement(str(requirement)).name for requirement in doctor.requirements()}
+    assert {names.get(name, name) for name in imported} - required == {"jupyter_client"}, "comes with ipykernel"
+
+
+def test_the_rooms_import_one_way():
+    """Each module imports only modules before it on the walk."""
+    walk = ["data", "augment", "training", "summary", "plots", "stats", "results", "notebooks", "doctor", "__main__"]
+    for number, name in enumerate(walk):
+        source = read(f"mnist_helpers/{name}.py")
+        imported = re.findall(r"^ *from \.(\w+) import", source, re.MULTILINE)
+        imported += [each for line in re.findall(r"^ *from \. import (.*)", source, re.MULTILINE)
+                     for each in line.split(", ")]
+        assert set(imported) <= set(walk[:number]), name
+
+
+def test_stats_and_results_do_without_torch():
+    for name in ("stats", "results"):
+        assert "torch" not in re.findall(r"^ *(?:import|from) (\w+)", read(f"mnist_helpers/{name}.py"), re.MULTILINE)
+
+
+def test_readme_opens_with_the_two_commands():
+    commands = re.findall(r"^(?:pip|jupyter|python) .*", read("README.md"), re.MULTILINE)
+    assert commands[:3] == ["pip install -r requirements.txt && python -m mnist_helpers run",
+                            "pip install -r requirements.txt && pytest", "jupyter lab notebooks"]
+    assert commands[1] in read(".ci/run")
+
+
+def test_readme_links_lead_somewhere():
+    for target in re.findall(r"\]\((?!https?:)([^)#]+)\)", read("README.md")):
+        assert (ROOT / target).exists(), target
+
+
+def test_importing_the_package_has_no_side_effect(tmp_path):
+    code = "import os, torch; state = torch.get_rng_state(); import mnist_helpers; " \
+           "assert torch.equal(state, torch.get_rng_state()); print(os.listdir('.'))"
+    done = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True,
+                          env=os.environ | {"PYTHONWARNINGS": "error::UserWarning:mnist_helpers"})
+    assert (done.returncode, done.stdout.strip(), done.stderr) == (0, "[]", "")
+
+
+def test_a_missing_package_is_named_with_the_remedy(tmp_path):
+    code = "import sys; sys.modules['torchsummary'] = None; import mnist_helpers"
+    done = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True)
+    assert done.returncode == 1 and "pip install -r requirements.txt" in done.stderr.splitlines()[-1]

@@ -1,0 +1,134 @@
+"""Run records, the tables made of them, and the README that carries one."""
+
+import json
+from types import SimpleNamespace
+
+import pytest
+import torch
+
+from mnist_helpers import data, results
+
+RUN = {
+    "notebook": "03_twenty_epochs.ipynb", "model": "TwentyEpochs", "parameters": 18_374, "seed": 0, "epochs": 20,
+    "profile": "full", "dataset": "mnist", "train_images": 55_000, "val_accuracy": 0.9924, "test_accuracy": 0.9931,
+    "test_correct": 9_931, "test_total": 10_000, "seconds": 123.4, "device": "cpu (x)", "threads": 2, "versions": {},
+    "augmented_train_accuracy": 0.9946,
+}
+BASELINE = RUN | {"notebook": "01_baseline.ipynb", "parameters": 26_714}
+
+
+@pytest.fixture
+def runs_file(tmp_path, monkeypatch):
+    path = tmp_path / "results" / "runs.jsonl"
+    monkeypatch.setattr(results, "runs_file", lambda: path)
+    monkeypatch.delenv("MNIST_RUN_RECORD", raising=False)
+    return path
+
+
+def finished_run(tiny, profile="full"):
+    """What a lesson hands to `record`, as small as it gets."""
+    split = data.Split(*tiny, "MNIST")
+    dataset = data.Dataset("mnist", profile, split, split, split)
+    model = torch.nn.Linear(3, 2)
+    history = {"seconds": [1.25, 2.0], "val_accuracy": [0.5, 0.75], "device": "cpu (x)", "threads": 2,
+               "interrupted": False}
+    test = SimpleNamespace(accuracy=0.9, correct=90, total=100)
+    return "01_baseline.ipynb", dataset, model, history, test, 7
+
+
+def test_a_full_run_appends_one_line(tiny, runs_file):
+    run = results.record(*finished_run(tiny), augmented_train_accuracy=0.8)
+    results.record(*finished_run(tiny))
+    assert len(runs_file.read_text().splitlines()) == 2
+    assert results.read()[0] == run
+    assert set(run) >= results.KEYS
+    assert (run["parameters"], run["epochs"], run["seconds"], run["val_accuracy"]) == (8, 2, 3.2, 0.75)
+    assert (run["seed"], run["train_images"], run["augmented_train_accuracy"]) == (7, 100, 0.8)
+    assert run["versions"]["torch"] == torch.__version__.partition("+")[0] or run["versions"]["torch"]
+
+
+def test_quick_and_interrupted_runs_are_not_recorded(tiny, runs_file):
+    results.record(*finished_run(tiny, profile="quick"))
+    arguments = finished_run(tiny)
+    arguments[3]["interrupted"] = True
+    results.record(*arguments)
+    assert not runs_file.exists()
+
+
+def test_the_command_line_collects_records_in_a_file_of_its_own(tiny, runs_file, tmp_path, monkeypatch):
+    monkeypatch.setenv("MNIST_RUN_RECORD", str(tmp_path / "collected.jsonl"))
+    results.record(*finished_run(tiny, profile="quick"))
+    assert not runs_file.exists() and len(results.read(tmp_path / "collected.jsonl")) == 1
+
+
+def test_a_line_that_is_no_run_is_named(runs_file):
+    runs_file.parent.mkdir()
+    runs_file.write_text(json.dumps(RUN) + "\n{half a li")
+    with pytest.raises(ValueError, match=r"runs.jsonl, line 2 is no run record"):
+        results.read()
+    runs_file.write_text(json.dumps({key: value for key, value in RUN.items() if key != "seed"}))
+    with pytest.raises(ValueError, match="line 1 lacks seed"):
+        results.read()
+
+
+def test_latest_is_the_last_full_mnist_run_of_each_notebook():
+    runs = [RUN | {"seed": 1}, BASELINE, RUN | {"seed": 2}, RUN | {"profile": "quick"}, RUN | {"dataset": "digits"}]
+    latest = results.latest(runs)
+    assert list(latest) == ["01_baseline.ipynb", "03_twenty_epochs.ipynb"]
+    assert latest["03_twenty_epochs.ipynb"]["seed"] == 2
+    runs[0]["reference"] = True
+    assert [run["seed"] for run in results.latest(runs, reference=True).values()] == [1]
+
+
+def test_table_shows_what_was_measured_and_what_was_published():
+    table = results.table([RUN])
+    assert dict(zip(table.header, table.rows[0], strict=True)) == {
+        "iteration": "03_twenty_epochs", "parameters": "18,374", "epochs": "20", "validation": "99.24 %",
+        "test [95 % interval]": "99.31 % [99.13, 99.45]", "measured as published": "99.46 %", "published": "99.46 %",
+        "on": "its augmented training images", "seconds": "123"}
+    assert table._repr_markdown_().splitlines()[2].startswith("| 03_twenty_epochs | 18,374 | 20 |")
+    assert "99.31 % [99.13, 99.45]" in str(table)
+
+
+@pytest.mark.parametrize(("change", "name"), [
+    ({"profile": "quick"}, "03_twenty_epochs (quick)"),
+    ({"dataset": "digits"}, "03_twenty_epochs (digits sample, not MNIST)")])
+def test_what_does_not_compare_stands_beside_no_published_figure(change, name, runs_file):
+    results.append(BASELINE)
+    row = dict(zip(results.table([RUN]).header, results.table([RUN | change]).rows[0], strict=True))
+    assert row["iteration"] == name and row["published"] == "" and row["on"] == ""
+    assert next(row[0] for row in results.measures(RUN | change).rows) != "published"
+    assert "Nothing to compare" in results.compare(RUN | change, "01_baseline.ipynb")
+
+
+def test_the_table_so_far_has_the_lessons_before(runs_file):
+    for run in (BASELINE, RUN | {"notebook": "05_under_20k.ipynb"}, RUN | {"seed": 9}):
+        results.append(run)
+    rows = results.table_so_far(RUN | {"test_correct": 9_000, "test_accuracy": 0.9}).rows
+    assert [row[0] for row in rows] == ["01_baseline", "03_twenty_epochs"]
+    assert rows[1][4].startswith("90.00 %"), "this run, not a recorded one"
+    assert len(results.table_so_far(RUN | {"dataset": "digits"}).rows) == 1
+
+
+def test_compare_tells_noise_from_more(runs_file):
+    results.append(BASELINE)
+    assert "No difference can be told" in results.compare(RUN, "01_baseline.ipynb")
+    assert "+0.00 points" in results.compare(RUN, "01_baseline.ipynb")
+    worse = RUN | {"test_correct": 9_880, "test_accuracy": 0.988}
+    said = results.compare(worse, "01_baseline.ipynb")
+    assert "-0.51 points" in said and "More than chance in the test images explains" in said
+
+
+def test_the_readme_table_is_that_of_the_courses_own_runs():
+    readme = f"before\n{results.MARKERS[0]}\nold\n{results.MARKERS[1]}\nafter"
+    new = results.readme_table(readme, [RUN | {"reference": True}, RUN | {"test_accuracy": 0.5}])
+    assert new.startswith("before\n") and new.endswith("\nafter") and "old" not in new
+    assert "| 99.31 % [99.13, 99.45] |" in new and "50.00 %" not in new
+    assert results.readme_table(new, [RUN | {"reference": True}]) == new
+    with pytest.raises(ValueError, match="the README needs the lines"):
+        results.readme_table("no markers", [RUN])
+
+
+def test_the_committed_readme_is_up_to_date():
+    readme = (data.project_root() / "README.md").read_text(encoding="utf-8")
+    assert readme == results.readme_table(readme, results.read()), "run: python -m mnist_helpers table --write"
