@@ -1,4 +1,4 @@
-"""The command line: ``python -m mnist_helpers run | table | data | doctor``.
+"""The command line: ``python -m mnist_helpers run | study | table | data | doctor``.
 
 Exit codes: 0 all went well, 1 something failed (and is named), 2 the command was wrong, 130 interrupted.
 """
@@ -10,6 +10,7 @@ from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 
 from . import data, doctor, notebooks, results
+from .study import study
 
 
 def parser():
@@ -21,6 +22,10 @@ def parser():
     run.add_argument("--profile", choices=("full", "quick"), help="default: MNIST_PROFILE, or full")
     run.add_argument("--save", action="store_true",
                      help="keep the outputs in the notebooks and the runs as the course's own (full runs on MNIST)")
+    seeds = commands.add_parser("study", help="run notebooks under many seeds, on all cores; go on where it stopped")
+    seeds.add_argument("notebooks", nargs="*", metavar="NOTEBOOK", help="by default the seven lessons")
+    seeds.add_argument("--seeds", type=int, default=5, metavar="N", help="seeds 0 to N-1 (default: 5)")
+    seeds.add_argument("--workers", type=int, metavar="N", help="processes (default: one a core)")
     table = commands.add_parser("table", help="show the recorded results")
     table.add_argument("--write", action="store_true", help="and write the course's own into README.md")
     commands.add_parser("data", help="download MNIST if need be, and verify it")
@@ -31,8 +36,8 @@ def parser():
 def main(arguments=None):
     options = parser().parse_args(arguments)
     try:
-        return {"run": run, "table": table, "data": fetch, "doctor": lambda _: 0 if doctor.report() else 1}[
-            options.command](options)
+        commands = {"run": run, "study": seed_study, "table": table, "data": fetch, "doctor": check}
+        return commands[options.command](options)
     except (data.DataError, ValueError) as error:
         return fail(error, 1)
     except FileNotFoundError as error:
@@ -83,6 +88,15 @@ def run(options):
     return fail(f"failed: {', '.join(failed)}", 1) if failed else 0
 
 
+def seed_study(options):
+    if options.seeds < 1 or (options.workers or 1) < 1:
+        return fail("--seeds and --workers must be at least 1", 2)
+    failed = study(notebooks.find(options.notebooks), range(options.seeds), options.workers)
+    for execution in failed:
+        fail(f"{execution.path.name}:\n{execution.error}", 1)
+    return fail(f"{len(failed)} runs failed; the same command tries them again", 1) if failed else 0
+
+
 def in_own_process(path, seed, profile):
     """`notebooks.execute` in a fresh process, spawned so that it is the same on every system."""
     with ProcessPoolExecutor(1, mp_context=multiprocessing.get_context("spawn")) as pool:
@@ -111,6 +125,10 @@ def write_readme():
 def fetch(options):
     print(f"four verified files in {data.fetch()}")
     return 0
+
+
+def check(options):
+    return 0 if doctor.report() else 1
 
 
 if __name__ == "__main__":

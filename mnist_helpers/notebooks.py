@@ -59,8 +59,8 @@ def fingerprint(notebook):
     return hashlib.sha256(json.dumps(code).encode()).hexdigest()[:16]
 
 
-def execute(path, seed=None, profile="full"):
-    """Run a notebook in a fresh kernel, its output shown as it comes; return its `Execution`.
+def execute(path, seed=None, profile="full", show=True):
+    """Run a notebook in a fresh kernel, with ``show`` its output as it comes; return its `Execution`.
 
     To be called in a process of its own: it sets environment variables, and papermill changes the directory.
     """
@@ -71,10 +71,12 @@ def execute(path, seed=None, profile="full"):
         collected = Path(temporary) / "runs.jsonl"
         os.environ |= {"MNIST_PROFILE": profile, "MNIST_RUN_RECORD": str(collected)}
         try:
+            code = fingerprint(nbformat.read(path, as_version=4))
             notebook = papermill.execute_notebook(
                 str(path), None, parameters={} if seed is None else {"SEED": seed}, kernel_name="python3",
-                cwd=str(path.parent), progress_bar=False, stdout_file=sys.stdout)
-            return Execution(path, time.perf_counter() - started, nbformat.writes(notebook), results.read(collected))
+                cwd=str(path.parent), progress_bar=False, stdout_file=sys.stdout if show else None)
+            runs = [run | {"code": code} for run in results.read(collected)]
+            return Execution(path, time.perf_counter() - started, nbformat.writes(notebook), runs)
         except Exception as error:  # whatever a lesson can raise, and whatever starting a kernel can
             return Execution(path, time.perf_counter() - started, error=f"{type(error).__name__}: {error}".strip())
 

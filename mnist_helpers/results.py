@@ -36,7 +36,8 @@ def record(notebook, dataset, model, history, test, seed, **more):
     """Record a run and return it: a dict of what was trained on what, how, and what came out.
 
     ``notebook`` is its path below ``notebooks/``, ``dataset`` what `load_mnist` returned, ``history`` what `fit` did
-    and ``test`` the `Evaluation` on the test images. A run of the full profile is appended to `runs_file`; the
+    and ``test`` the `Evaluation` on the test images. ``mistakes`` keeps each wrong prediction by the number of its
+    image, so that two runs can be compared image by image. A run of the full profile is appended to `runs_file`; the
     command line collects the runs it starts by setting ``MNIST_RUN_RECORD`` to a file of its own.
     """
     run = {
@@ -58,6 +59,10 @@ def record(notebook, dataset, model, history, test, seed, **more):
         "versions": {"python": platform.python_version(),
                      **{name: version(name) for name in ("torch", "torchvision", "mnist-helpers")}},
         **more,
+        "val_curve": [round(accuracy, 6) for accuracy in history["val_accuracy"]],
+        "mistakes": {image: predicted for image, (predicted, label)
+                     in enumerate(zip(test.logits.argmax(1).tolist(), dataset.test.labels.tolist(), strict=True))
+                     if predicted != label},
     }
     collector = os.environ.get("MNIST_RUN_RECORD")
     if collector:

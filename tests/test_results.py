@@ -32,7 +32,9 @@ def finished_run(tiny, profile="full"):
     model = torch.nn.Linear(3, 2)
     history = {"seconds": [1.25, 2.0], "val_accuracy": [0.5, 0.75], "device": "cpu (x)", "threads": 2,
                "interrupted": False}
-    test = SimpleNamespace(accuracy=0.9, correct=90, total=100)
+    logits = torch.eye(10)[split.labels]
+    logits[17] = torch.eye(10)[(split.labels[17] + 1) % 10]
+    test = SimpleNamespace(accuracy=0.99, correct=99, total=100, logits=logits)
     return "01_baseline.ipynb", dataset, model, history, test, 7
 
 
@@ -40,10 +42,11 @@ def test_a_full_run_appends_one_line(tiny, runs_file):
     run = results.record(*finished_run(tiny), augmented_train_accuracy=0.8)
     results.record(*finished_run(tiny))
     assert len(runs_file.read_text().splitlines()) == 2
-    assert results.read()[0] == run
+    assert results.read()[0] == json.loads(json.dumps(run))
     assert set(run) >= results.KEYS
     assert (run["parameters"], run["epochs"], run["seconds"], run["val_accuracy"]) == (8, 2, 3.2, 0.75)
     assert (run["seed"], run["train_images"], run["augmented_train_accuracy"]) == (7, 100, 0.8)
+    assert run["mistakes"] == {17: (int(tiny[1][17]) + 1) % 10} and run["val_curve"] == [0.5, 0.75]
     assert run["versions"]["torch"] == torch.__version__.partition("+")[0] or run["versions"]["torch"]
 
 
