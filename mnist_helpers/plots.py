@@ -35,7 +35,7 @@ def _sheet(images, titles, title, source, columns, row_labels=(), colors=(), siz
         axis.set(xticks=[], yticks=[])
         axis.spines[:].set_visible(False)
         if number < len(images):
-            axis.imshow(images[number], **{"cmap": "gray", **imshow})
+            axis.imshow(images[number].numpy(), **{"cmap": "gray", **imshow})
             if titles:
                 axis.set_title(titles[number], fontsize=8, color=colors[number] if colors else "#222222", pad=2)
     for axis, label in zip(axes[:, 0], row_labels, strict=False):
@@ -95,7 +95,7 @@ def confusion(split, logits):
     counts = torch.bincount(split.labels * classes + logits.argmax(1), minlength=classes**2).view(classes, classes)
     wrong = counts - counts.diagonal().diag()
     figure, ((axis,),) = _figure(f"Confusions: {wrong.sum():,} of {len(split):,} images", split.source, size=(5, 4.6))
-    axis.imshow(wrong, cmap="Oranges", vmin=0, vmax=max(1, wrong.max().item() * 1.5))
+    axis.imshow(wrong.numpy(), cmap="Oranges", vmin=0, vmax=max(1, wrong.max().item() * 1.5))
     for row in range(classes):
         for column in range(classes):
             if counts[row, column]:

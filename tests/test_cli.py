@@ -113,7 +113,7 @@ def test_doctor_names_what_is_wrong_and_the_line_that_mends_it(project, capsys, 
     assert main(["doctor"]) == 1
     said = capsys.readouterr().out
     assert "ok   torch" in said
-    assert "BAD  no-such-package  not installed\n     -> pip install -r requirements.txt" in said
+    assert "BAD  no-such-package not installed\n     -> pip install -r requirements.txt" in said
     assert "BAD  numpy" in said and ">=999 is needed" in said
     assert "BAD  MNIST" in said and "-> python -m mnist_helpers data" in said
 

@@ -1,12 +1,11 @@
 """What the files beside the code say: requirements, environment, README, CI."""
 
+import ast
 import os
 import re
 import subprocess
 import sys
 import tomllib
-
-from packaging.requirements import Requirement
 
 from mnist_helpers import data, doctor
 
@@ -45,27 +44,35 @@ def test_bounds_are_wide():
 def test_every_import_is_required():
     """What the package imports from outside the standard library is in requirements.txt."""
     names = {"sklearn": "scikit-learn"}
-    sources = "\n".join(path.read_text(encoding="utf-8") for path in (ROOT / "mnist_helpers").glob("*.py"))
-    imported = set(re.findall(r"^ *(?:import|from) ([a-zA-Z_]+)", sources, re.MULTILINE))
-    imported = {name for name in imported if name not in sys.stdlib_module_names}
-    required = {Requirement(str(requirement)).name for requirement in doctor.requirements()}
+    imported = {name for path in (ROOT / "mnist_helpers").glob("*.py") for name, level in imports(path) if not level}
+    imported -= sys.stdlib_module_names
+    required = {requirement.name for requirement in doctor.requirements()}
     assert {names.get(name, name) for name in imported} - required == {"jupyter_client"}, "comes with ipykernel"
+
+
+def imports(path):
+    """``(first name, level)`` of every import in a file; for ``from . import a, b`` the names themselves."""
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.Import):
+            yield from ((alias.name.partition(".")[0], 0) for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            names = [node.module.partition(".")[0]] if node.module else [alias.name for alias in node.names]
+            yield from ((name, node.level) for name in names)
 
 
 def test_the_rooms_import_one_way():
     """Each module imports only modules before it on the walk."""
-    walk = ["data", "augment", "training", "summary", "plots", "stats", "results", "notebooks", "doctor", "__main__"]
-    for number, name in enumerate(walk):
-        source = read(f"mnist_helpers/{name}.py")
-        imported = re.findall(r"^ *from \.(\w+) import", source, re.MULTILINE)
-        imported += [each for line in re.findall(r"^ *from \. import (.*)", source, re.MULTILINE)
-                     for each in line.split(", ")]
-        assert set(imported) <= set(walk[:number]), name
+    walk = ["data", "augment", "training", "summary", "plots", "stats", "results", "notebooks", "study", "doctor",
+            "__main__"]
+    assert {path.stem for path in (ROOT / "mnist_helpers").glob("*.py")} == {*walk, "__init__"}
+    for number, room in enumerate(walk):
+        own = {name for name, level in imports(ROOT / "mnist_helpers" / f"{room}.py") if level}
+        assert own <= set(walk[:number]), room
 
 
 def test_stats_and_results_do_without_torch():
     for name in ("stats", "results"):
-        assert "torch" not in re.findall(r"^ *(?:import|from) (\w+)", read(f"mnist_helpers/{name}.py"), re.MULTILINE)
+        assert "torch" not in {imported for imported, _ in imports(ROOT / "mnist_helpers" / f"{name}.py")}
 
 
 def test_readme_opens_with_the_two_commands():
