@@ -10,7 +10,7 @@ from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 
 from . import data, doctor, notebooks, results
-from .study import study
+from .study import WorkersLost, missing, study
 
 
 def parser():
@@ -26,6 +26,7 @@ def parser():
     seeds.add_argument("notebooks", nargs="*", metavar="NOTEBOOK", help="by default the seven lessons")
     seeds.add_argument("--seeds", type=int, default=5, metavar="N", help="seeds 0 to N-1 (default: 5)")
     seeds.add_argument("--workers", type=int, metavar="N", help="processes (default: one a core)")
+    seeds.add_argument("--scheduler", metavar="ADDRESS", help="run on the Dask cluster at tcp://HOST:PORT instead")
     table = commands.add_parser("table", help="show the recorded results")
     table.add_argument("--write", action="store_true", help="and write the course's own into README.md")
     commands.add_parser("data", help="download MNIST if need be, and verify it")
@@ -38,7 +39,7 @@ def main(arguments=None):
     try:
         commands = {"run": run, "study": seed_study, "table": table, "data": fetch, "doctor": check}
         return commands[options.command](options)
-    except (data.DataError, ValueError) as error:
+    except (data.DataError, ValueError, ModuleNotFoundError) as error:
         return fail(error, 1)
     except FileNotFoundError as error:
         return fail(error, 2)
@@ -89,12 +90,22 @@ def run(options):
 
 
 def seed_study(options):
-    if options.seeds < 1 or (options.workers or 1) < 1:
+    if options.seeds < 1 or (options.workers is not None and options.workers < 1):
         return fail("--seeds and --workers must be at least 1", 2)
-    failed = study(notebooks.find(options.notebooks), range(options.seeds), options.workers)
-    for execution in failed:
-        fail(f"{execution.path.name}:\n{execution.error}", 1)
-    return fail(f"{len(failed)} runs failed; the same command tries them again", 1) if failed else 0
+    paths, seeds, failures = notebooks.find(options.notebooks), range(options.seeds), 0
+    try:
+        for execution in study(paths, seeds, options.workers, options.scheduler):
+            if execution.error:
+                failures += 1
+                fail(f"{execution.path.name} failed after {execution.seconds:.0f} s:\n{execution.error}", 1)
+    except (WorkersLost, OSError) as error:
+        fail(error, 1)
+    recorded = results.read()
+    print(f"\n{results.table(results.latest(recorded, reference=True, seed=0).values(), recorded)}")
+    left = missing(paths, seeds, recorded)
+    for path in dict.fromkeys(path for path, _ in left):
+        fail(f"missing: {path.name}, seeds {', '.join(str(seed) for other, seed in left if other == path)}", 1)
+    return 1 if failures or left else 0
 
 
 def in_own_process(path, seed, profile):
@@ -110,7 +121,7 @@ def table(options):
     runs = results.read()
     if not runs:
         return fail(f"no runs are recorded in {results.runs_file()}: python -m mnist_helpers run", 1)
-    print(results.table(results.latest(runs).values()))
+    print(results.table(results.latest(runs).values(), runs))
     if options.write:
         write_readme()
     return 0

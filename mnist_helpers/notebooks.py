@@ -12,7 +12,7 @@ from pathlib import Path
 import nbformat
 
 from . import results
-from .data import project_root
+from .data import damaged, project_root
 
 
 @dataclass
@@ -59,10 +59,11 @@ def fingerprint(notebook):
     return hashlib.sha256(json.dumps(code).encode()).hexdigest()[:16]
 
 
-def execute(path, seed=None, profile="full", show=True):
+def execute(path, seed=None, profile="full", show=True, text=None):
     """Run a notebook in a fresh kernel, with ``show`` its output as it comes; return its `Execution`.
 
-    To be called in a process of its own: it sets environment variables, and papermill changes the directory.
+    ``text`` is its content, where ``path`` is not to be read. To be called in a process of its own, one at a time: it
+    sets environment variables, and papermill changes the directory.
     """
     import papermill
 
@@ -71,12 +72,14 @@ def execute(path, seed=None, profile="full", show=True):
         collected = Path(temporary) / "runs.jsonl"
         os.environ |= {"MNIST_PROFILE": profile, "MNIST_RUN_RECORD": str(collected)}
         try:
-            code = fingerprint(nbformat.read(path, as_version=4))
-            notebook = papermill.execute_notebook(
-                str(path), None, parameters={} if seed is None else {"SEED": seed}, kernel_name="python3",
-                cwd=str(path.parent), progress_bar=False, stdout_file=sys.stdout if show else None)
+            notebook = nbformat.reads(text or path.read_text(encoding="utf-8"), as_version=4)
+            code = fingerprint(notebook)
+            done = papermill.execute_notebook(
+                notebook, None, parameters={} if seed is None else {"SEED": seed}, kernel_name="python3",
+                cwd=str(temporary if text else path.parent), progress_bar=False,
+                stdout_file=sys.stdout if show else None)
             runs = [run | {"code": code} for run in results.read(collected)]
-            return Execution(path, time.perf_counter() - started, nbformat.writes(notebook), runs)
+            return Execution(path, time.perf_counter() - started, nbformat.writes(done), runs)
         except Exception as error:  # whatever a lesson can raise, and whatever starting a kernel can
             return Execution(path, time.perf_counter() - started, error=f"{type(error).__name__}: {error}".strip())
 
@@ -84,12 +87,15 @@ def execute(path, seed=None, profile="full", show=True):
 def save(execution):
     """Write an execution's outputs into its notebook, in one step, with the fingerprint of the code that made them.
 
-    Raises `ValueError` for anything but a full run on MNIST, or if the notebook has changed since.
+    Raises `ValueError` for anything but a full run on MNIST, or if the notebook has changed since. A notebook that
+    trains nothing records no run; it is saved if MNIST was there.
     """
-    for run in execution.runs or [{"profile": "no recorded run", "dataset": ""}]:
+    if not execution.runs and damaged():
+        raise ValueError(f"{execution.path.name}: MNIST is not here, and only runs on MNIST are saved")
+    for run in execution.runs:
         if (run["profile"], run["dataset"]) != ("full", "mnist"):
             raise ValueError(f"{execution.path.name}: only full runs on MNIST are saved, and this was "
-                             f"{run['profile']} {run['dataset']}".strip())
+                             f"{run['profile']} {run['dataset']}")
     notebook = nbformat.read(execution.path, as_version=4)
     executed = nbformat.reads(execution.notebook, as_version=4)
     if fingerprint(executed) != fingerprint(notebook):

@@ -116,8 +116,7 @@ def mistakes(split, logits, count=20, columns=10):
         axis.set_axis_off()
         return figure
     titles = [f"{split.labels[i]} taken for {predicted[i]}\n{confidence[i]:.0%} sure" for i in worst.tolist()]
-    return _sheet(list(split.images[worst, 0]), titles, "The surest mistakes", split.source, min(columns, len(worst)),
-                  size=1.05)
+    return pictures(split.images[worst], titles, split.source, "The surest mistakes", columns)
 
 
 def kernels(weight, source, title="First-layer kernels"):
@@ -153,8 +152,33 @@ def accuracies(names, tests, intervals, measured, published, source, title="Thre
     axis.plot(positions, percent(measured), "s", color=ORANGE, label="this run, measured the same way")
     axis.errorbar(positions, percent(tests), [below, above], fmt="o", color=BLUE, capsize=4,
                   label="this run, test images (95 % interval)")
+    # The scale is that of our own figures: one published outlier would flatten all the others.
+    bottom = min([*percent(tests), *(value for value in percent(measured) if value == value)]) - 0.4
+    axis.set_ylim(bottom=bottom)
+    for position, value in enumerate(percent(published)):
+        if value < bottom:
+            axis.annotate(f"published {value:.1f}, below", (position, bottom), xytext=(position, bottom + 0.05),
+                          ha="center", fontsize=8, color=GREY)
     axis.set_xticks(positions, names, rotation=20, ha="right", fontsize=8)
     axis.set(ylabel="accuracy (%)")
     axis.grid(axis="y", alpha=0.25)
     axis.legend(frameon=False)
     return figure
+
+
+def seeds(accuracies, source="MNIST", title="One dot a seed"):
+    """A dot for each accuracy of ``{name: accuracies}``, and a line at their mean."""
+    figure, ((axis,),) = _figure(title, source, size=(8, 3.5))
+    for position, values in enumerate(accuracies.values()):
+        axis.plot([position] * len(values), [100 * value for value in values], "o", color=BLUE, alpha=0.6)
+        mean = 100 * sum(values) / len(values)
+        axis.plot([position - 0.3, position + 0.3], [mean, mean], color=ORANGE, linewidth=2)
+    axis.set_xticks(range(len(accuracies)), list(accuracies), rotation=20, ha="right", fontsize=8)
+    axis.set(ylabel="test accuracy (%)")
+    axis.grid(axis="y", alpha=0.25)
+    return figure
+
+
+def pictures(images, titles, source, title, columns=10):
+    """Any images ``(n, 1, height, width)`` with a line or two of text above each."""
+    return _sheet(list(images[:, 0]), titles, title, source, min(columns, len(images)), size=1.05)

@@ -7,20 +7,20 @@ from importlib.metadata import version
 from pathlib import Path
 
 from .data import project_root
-from .stats import newcombe_interval, wilson_interval
+from .stats import mcnemar, mean_over_seeds, newcombe_interval, paired_difference, wilson_interval
 
 MARKERS = "<!-- results:start -->", "<!-- results:end -->"
 
 # What the exercises this course rebuilds published, and the images they measured it on.
-AUGMENTED = "its augmented training images"
+TRAINING = "augmented training images"
 PUBLISHED = {
-    "01_baseline.ipynb": (0.821, f"{AUGMENTED}, at batch size 512; 97.02 % at 64"),
-    "02_fewer_parameters.ipynb": (0.9835, AUGMENTED),
-    "03_twenty_epochs.ipynb": (0.9946, AUGMENTED),
-    "04_batch_norm.ipynb": (0.9958, AUGMENTED),
-    "05_under_20k.ipynb": (0.9955, AUGMENTED),
-    "06_dropout_before_the_classifier.ipynb": (0.992, AUGMENTED),
-    "07_dropout_everywhere.ipynb": (0.9864, AUGMENTED),
+    "01_baseline.ipynb": (0.821, f"{TRAINING}, batch size 512 (97.02 % at 64)"),
+    "02_fewer_parameters.ipynb": (0.9835, TRAINING),
+    "03_twenty_epochs.ipynb": (0.9946, TRAINING),
+    "04_batch_norm.ipynb": (0.9958, TRAINING),
+    "05_under_20k.ipynb": (0.9955, TRAINING),
+    "06_dropout_before_the_classifier.ipynb": (0.992, TRAINING),
+    "07_dropout_everywhere.ipynb": (0.9864, TRAINING),
 }
 
 KEYS = {"notebook", "model", "parameters", "seed", "epochs", "profile", "dataset", "train_images", "val_accuracy",
@@ -56,8 +56,8 @@ def record(notebook, dataset, model, history, test, seed, **more):
         "seconds": round(sum(history["seconds"]), 1),
         "device": history["device"],
         "threads": history["threads"],
-        "versions": {"python": platform.python_version(),
-                     **{name: version(name) for name in ("torch", "torchvision", "mnist-helpers")}},
+        "versions": {"python": platform.python_version(), "torch": version("torch"),
+                     "torchvision": version("torchvision")},
         **more,
         "val_curve": [round(accuracy, 6) for accuracy in history["val_accuracy"]],
         "mistakes": {image: predicted for image, (predicted, label)
@@ -97,10 +97,27 @@ def read(path=None):
     return runs
 
 
-def latest(runs, reference=False):
-    """The last full run on MNIST of each notebook, by notebook; with ``reference`` only runs kept for the course."""
-    return {run["notebook"]: run for run in sorted(runs, key=lambda run: run["notebook"])
-            if run["profile"] == "full" and run["dataset"] == "mnist" and (run.get("reference") or not reference)}
+def by_seed(runs, reference=False):
+    """``{notebook: {seed: run}}`` of the full runs on MNIST; with ``reference`` only those kept for the course.
+
+    The last run of each notebook decides what counts: earlier ones of the same seed, and of other code, do not.
+    """
+    full = [run for run in runs if run["profile"] == "full" and run["dataset"] == "mnist"
+            and (run.get("reference") or not reference)]
+    code = {run["notebook"]: run.get("code") for run in full}
+    seeds = {notebook: {} for notebook in sorted(code)}
+    for run in full:
+        if run.get("code") == code[run["notebook"]]:
+            seeds[run["notebook"]].pop(run["seed"], None)
+            seeds[run["notebook"]][run["seed"]] = run
+    return seeds
+
+
+def latest(runs, reference=False, seed=None):
+    """The last full run on MNIST of each notebook, by notebook, of this ``seed`` where there is one; with
+    ``reference`` only runs kept for the course."""
+    return {notebook: seeds.get(seed, list(seeds.values())[-1])
+            for notebook, seeds in by_seed(runs, reference).items()}
 
 
 class Table:
@@ -127,18 +144,23 @@ def percent(accuracy):
     return "" if accuracy is None else f"{100 * accuracy:.2f} %"
 
 
-def table(runs):
+def table(runs, reference=()):
     """A `Table` of runs: size, length, accuracies, what was published, and the seconds of training.
 
-    "as published" is this run measured the way the published figure was, where the lesson does so: on augmented
-    training images. Runs of the quick profile or on the digits sample say so, and stand beside no published figure.
+    "measured as published" is this run measured the way the published figure was: on augmented training images. Runs
+    of the quick profile or on the digits sample say so, and stand beside no published figure. With the course's
+    ``reference`` runs, two columns tell mean and standard deviation of the test accuracy over their seeds, and the
+    step from the iteration before.
     """
     header = ["iteration", "parameters", "epochs", "validation", "test [95 % interval]", "measured as published",
               "published", "on", "seconds"]
+    seeds = by_seed(reference, reference=True)
+    if seeds:
+        header[5:5] = ["test over seeds", "step from the one before"]
     rows = []
     for run in runs:
         published, images = published_figure(run)
-        rows.append([
+        row = [
             label(run),
             f"{run['parameters']:,}",
             str(run["epochs"]),
@@ -148,8 +170,33 @@ def table(runs):
             percent(published),
             images,
             f"{run['seconds']:.0f}",
-        ])
+        ]
+        if seeds:
+            row[5:5] = over_seeds(run, seeds)
+        rows.append(row)
     return Table(header, rows)
+
+
+def over_seeds(run, seeds):
+    """``[mean, step]`` in words for a run's notebook, given `by_seed`; empty where nothing comparable is recorded."""
+    notebook = run["notebook"]
+    if run["dataset"] != "mnist" or run["profile"] != "full" or notebook not in seeds:
+        return ["", ""]
+    mean = mean_over_seeds([each["test_accuracy"] for each in seeds[notebook].values()])
+    before = max((other for other in seeds if other < notebook and other in PUBLISHED), default=None)
+    step = difference_over_seeds(seeds[notebook], seeds.get(before, {}))
+    if step is None:
+        return [str(mean), ""]
+    verdict = "within noise" if step.low <= 0 <= step.high else "more than noise"
+    return [str(mean), f"{100 * step.mean:+.2f} [{100 * step.low:+.2f}, {100 * step.high:+.2f}] {verdict}"]
+
+
+def difference_over_seeds(ours, theirs):
+    """The `paired_difference` of the test accuracies of ``{seed: run}`` over the seeds both have; None under two."""
+    common = sorted(set(ours) & set(theirs))
+    if len(common) < 2:
+        return None
+    return paired_difference(*([runs[seed]["test_accuracy"] for seed in common] for runs in (ours, theirs)))
 
 
 def measures(run):
@@ -185,36 +232,50 @@ def with_interval(run):
 
 
 def runs_so_far(run):
-    """The iterations up to this run's: the last full run of each before it, and this run itself.
+    """The iterations up to this run's: of each before it the last full run, with this one's seed where there is one.
 
     On the digits sample it stands alone, since nothing measured there compares with MNIST.
     """
-    before = latest(read()) if run["dataset"] == "mnist" else {}
+    before = latest(read(), seed=run["seed"]) if run["dataset"] == "mnist" else {}
     return [other for name, other in before.items() if name < run["notebook"] and name in PUBLISHED] + [run]
 
 
 def table_so_far(run):
-    """The `table` of `runs_so_far`."""
-    return table(runs_so_far(run))
+    """The `table` of `runs_so_far`, with the seeds of the course's own runs beside full runs on MNIST."""
+    return table(runs_so_far(run), read() if run["dataset"] == "mnist" else ())
 
 
 def compare(run, notebook):
-    """What this run's test accuracy says beside the last full run of ``notebook``: a sentence, with the 95 % interval
-    of the difference (`newcombe_interval`).
+    """What this run's test accuracy says beside that of ``notebook`` (the last full run, of the same seed if there is
+    one), in sentences.
 
-    One run a side can at best say that a difference is too large to be chance in the choice of test images; how much
-    the seeds differ takes several runs.
+    First the two runs: the 95 % interval of the difference as if each had been tested on images of its own
+    (`newcombe_interval`), and the exact test on the images they share (`mcnemar`). Then, if the course's own runs have
+    seeds of both, the mean difference over those.
     """
-    other = latest(read()).get(notebook)
+    recorded = read()
+    other = latest(recorded, seed=run["seed"]).get(notebook)
     if run["dataset"] != "mnist" or run["profile"] != "full" or other is None:
         return f"Nothing to compare: it takes full runs on MNIST, of this notebook and of {notebook}."
+    name = Path(notebook).stem
     low, high = newcombe_interval(run["test_correct"], run["test_total"], other["test_correct"], other["test_total"])
     difference = run["test_accuracy"] - other["test_accuracy"]
-    verdict = ("No difference can be told from one run a side: the interval contains 0." if low <= 0 <= high else
-               "More than chance in the test images explains; whether seeds explain it takes more runs.")
-    return (f"test accuracy {percent(run['test_accuracy'])} against {percent(other['test_accuracy'])} in "
-            f"{Path(notebook).stem}:\n{100 * difference:+.2f} points, 95 % interval {100 * low:+.2f} to "
-            f"{100 * high:+.2f}. {verdict}")
+    said = [f"This run against {name} (seed {other['seed']}): test accuracy {percent(run['test_accuracy'])} against "
+            f"{percent(other['test_accuracy'])},",
+            f"  a difference of {100 * difference:+.2f} points, 95 % interval {100 * low:+.2f} to {100 * high:+.2f}."]
+    if "mistakes" in run and "mistakes" in other:
+        # Image numbers are text in a record that was read from a file.
+        ours, theirs, p = mcnemar(map(str, run["mistakes"]), map(str, other["mistakes"]))
+        said.append(f"  {ours} images only this run gets wrong, {theirs} only the other: exact McNemar p = {p:.2f}.")
+    seeds = by_seed(recorded, reference=True)
+    over = difference_over_seeds(seeds.get(run["notebook"], {}), seeds.get(notebook, {}))
+    if over:
+        verdict = "within noise" if over.low <= 0 <= over.high else "more than noise"
+        said.append(f"Over {over.n} seeds a side: mean difference {100 * over.mean:+.2f} points, 95 % interval "
+                    f"{100 * over.low:+.2f} to {100 * over.high:+.2f}: {verdict}.")
+    else:
+        said.append("What other seeds would say, one run a side cannot tell.")
+    return "\n".join(said)
 
 
 def readme_table(readme, runs):
@@ -225,5 +286,5 @@ def readme_table(readme, runs):
     start, end = (readme.find(marker) for marker in MARKERS)
     if not 0 <= start < end:
         raise ValueError(f"the README needs the lines {MARKERS[0]} and {MARKERS[1]}, in this order")
-    content = table(latest(runs, reference=True).values())._repr_markdown_()
+    content = table(latest(runs, reference=True, seed=0).values(), runs)._repr_markdown_()
     return readme[: start + len(MARKERS[0])] + "\n" + content + "\n" + readme[end:]

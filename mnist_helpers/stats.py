@@ -1,5 +1,9 @@
-"""What measured accuracies say about the true ones."""
+"""What measured accuracies say about the true ones: intervals, paired tests, and what a number of seeds can show.
 
+scipy.stats is imported where it is used, since it takes most of a second.
+"""
+
+from dataclasses import dataclass
 from math import sqrt
 
 
@@ -12,7 +16,7 @@ def wilson_interval(correct, total, confidence=0.95):
 
     Raises `ValueError` unless 0 <= correct <= total and total > 0.
     """
-    from scipy.stats import binomtest  # most of a second, so only when it is needed
+    from scipy.stats import binomtest
 
     if not 0 <= correct <= total or total == 0:
         raise ValueError(f"{correct} correct of {total} is no accuracy")
@@ -32,3 +36,83 @@ def newcombe_interval(correct_a, total_a, correct_b, total_b, confidence=0.95):
     low_a, high_a = wilson_interval(correct_a, total_a, confidence)
     low_b, high_b = wilson_interval(correct_b, total_b, confidence)
     return a - b - sqrt((a - low_a) ** 2 + (high_b - b) ** 2), a - b + sqrt((high_a - a) ** 2 + (b - low_b) ** 2)
+
+
+@dataclass(frozen=True)
+class Mean:
+    """A mean over seeds with its 95 % interval; prints in percentage points."""
+
+    mean: float
+    std: float  #: of a single value, with n - 1 in the denominator
+    n: int
+    low: float
+    high: float
+
+    def __str__(self):
+        return f"{100 * self.mean:.2f} ± {100 * self.std:.2f} (n = {self.n})"
+
+
+def mean_over_seeds(values, confidence=0.95):
+    """The `Mean` of one value per seed, with Student's interval mean +- t(n - 1) std / sqrt(n).
+
+    With a single value the spread is unknown: std, low and high are NaN. Raises `ValueError` for no value.
+    """
+    import numpy as np
+    from scipy.stats import t
+
+    values = np.asarray(values, dtype=float)
+    if not len(values):
+        raise ValueError("there are no values to take the mean of")
+    mean, n = values.mean(), len(values)
+    std = values.std(ddof=1) if n > 1 else float("nan")
+    half = t.ppf(0.5 + confidence / 2, n - 1) * std / sqrt(n) if n > 1 else float("nan")
+    return Mean(float(mean), float(std), n, float(mean - half), float(mean + half))
+
+
+def paired_difference(a, b, confidence=0.95):
+    """The `Mean` of a minus b over seeds, where ``a[i]`` and ``b[i]`` share seed and test images (paired t interval).
+
+    It contains 0 exactly if the paired t test finds no difference at this confidence.
+    """
+    if len(a) != len(b):
+        raise ValueError(f"pairs need as many values on either side, not {len(a)} and {len(b)}")
+    return mean_over_seeds([x - y for x, y in zip(a, b, strict=True)], confidence)
+
+
+def mcnemar(mistakes_a, mistakes_b):
+    """``(only_a, only_b, p)`` for two networks on the same images, given the images each gets wrong.
+
+    Only the images that exactly one of them gets wrong tell the two apart: ``only_a`` of them are a's mistakes. p is
+    the exact probability of a split at least as uneven if either were equally likely (binomial, two-sided).
+    Source: Q. McNemar, "Note on the sampling error of the difference between correlated proportions" (1947).
+    """
+    from scipy.stats import binomtest
+
+    mistakes_a, mistakes_b = set(mistakes_a), set(mistakes_b)
+    only_a, only_b = len(mistakes_a - mistakes_b), len(mistakes_b - mistakes_a)
+    p = binomtest(only_a, only_a + only_b).pvalue if only_a + only_b else 1.0
+    return only_a, only_b, float(p)
+
+
+def detectable_difference(std, n, confidence=0.95, power=0.8):
+    """The smallest true difference of two means that ``n`` seeds a side show with probability ``power``.
+
+    ``std`` is that of a single run. (t(1 - alpha/2) + t(power)) std sqrt(2/n), with 2n - 2 degrees of freedom.
+    Source: G. Snedecor and W. Cochran, "Statistical methods", on choosing the size of a sample. Raises `ValueError`
+    for fewer than two seeds.
+    """
+    from scipy.stats import t
+
+    if n < 2:
+        raise ValueError(f"a difference cannot be judged from {n} seed a side: take at least 2")
+    return float((t.ppf(0.5 + confidence / 2, 2 * n - 2) + t.ppf(power, 2 * n - 2)) * std * sqrt(2 / n))
+
+
+def best_epoch_bias(curve, last=5):
+    """How much the best of the ``last`` epochs of an accuracy curve exceeds their mean: what picking it gains.
+
+    The networks of the last epochs, at a small learning rate, hardly differ; the best of several noisy measurements
+    of much the same thing is nevertheless above their mean.
+    """
+    tail = curve[-last:]
+    return max(tail) - sum(tail) / len(tail)

@@ -1,12 +1,18 @@
-"""Many runs: every notebook under every seed, on all cores, resumable."""
+"""Many runs: every notebook under every seed, on all cores of this machine or on a Dask cluster, resumable."""
 
 import os
+from concurrent.futures.process import BrokenProcessPool
+from itertools import islice
 
 import joblib
 import nbformat
 from tqdm import tqdm
 
 from . import notebooks, results
+
+
+class WorkersLost(RuntimeError):
+    """Worker processes died; what was recorded before is kept."""
 
 
 def missing(paths, seeds, runs):
@@ -18,27 +24,63 @@ def missing(paths, seeds, runs):
             if (path.relative_to(notebooks.folder()).as_posix(), seed, codes[path]) not in done]
 
 
-def study(paths, seeds, workers=None, profile="full"):
-    """Run every notebook under every seed, except where a record of it exists; return what failed, as executions.
+def study(paths, seeds, workers=None, scheduler=None):
+    """Run every notebook under every seed, except where a record of it exists; yield each run's `Execution`.
 
-    ``workers`` processes (one a core by default) share the cores. Each run is recorded as soon as it is done, so that
-    whoever stops the study loses only the runs under way, and the same command does the rest.
+    ``workers`` processes (by default one a core) share the cores; or, with ``scheduler``, the workers of the Dask
+    cluster at that address do the work. Each run is recorded as soon as it is done and none is held in memory, so that
+    whoever stops the study loses only the runs under way, and the same call does the rest.
+
+    Raises `WorkersLost` if worker processes are killed.
     """
-    todo = missing(paths, seeds, results.read() if profile == "full" else [])
-    workers = max(1, min(workers or os.cpu_count(), len(todo)))
+    todo = missing(paths, seeds, results.read())
     total = len(paths) * len(seeds)
-    print(f"{total} runs, {total - len(todo)} of them done before; {workers} workers")
-    failed = []
-    with (joblib.parallel_config("loky", inner_max_num_threads=max(1, os.cpu_count() // workers)),
-          tqdm(total=total, initial=total - len(todo), unit="run") as bar):
-        jobs = (joblib.delayed(notebooks.execute)(path, seed, profile, show=False) for path, seed in todo)
-        for execution in joblib.Parallel(n_jobs=workers, return_as="generator_unordered", pre_dispatch=workers,
-                                         batch_size=1)(jobs):
+    print(f"{total} runs, {total - len(todo)} of them done before")
+    jobs = ((path, nbformat.writes(nbformat.read(path, as_version=4)), seed) for path, seed in todo)
+    executions = on_dask(jobs, scheduler) if scheduler else on_this_machine(jobs, len(todo), workers)
+    with tqdm(total=total, initial=total - len(todo), unit="run") as bar:
+        for execution in executions:
             for run in execution.runs:
-                if profile == "full":
-                    results.append(run | {"reference": True})
-            if execution.error:
-                failed.append(execution)
-            bar.set_postfix_str(execution.path.stem, refresh=False)
+                results.append(run | {"reference": True})
             bar.update()
-    return failed
+            yield execution
+
+
+def on_this_machine(jobs, count, workers=None):
+    """Executions as they are done, by ``workers`` processes of this machine that share its cores."""
+    cores = os.cpu_count() or 1
+    workers = max(1, min(workers or cores, count))
+    with joblib.parallel_config("loky", inner_max_num_threads=max(1, cores // workers)):
+        pool = joblib.Parallel(workers, return_as="generator_unordered", pre_dispatch=workers, batch_size=1)
+        try:
+            yield from pool(joblib.delayed(_run)(*job) for job in jobs)
+        except BrokenProcessPool as error:
+            raise WorkersLost("a worker was killed (out of memory?). What was recorded is kept, and the same command "
+                              "does the rest; fewer --workers need less memory.") from error
+
+
+def on_dask(jobs, scheduler):
+    """Executions as they are done, by the workers of a Dask cluster, two jobs a worker under way at a time.
+
+    A job carries its notebook and returns its records, so that workers need no shared disk: they need this package
+    with its requirements, and MNIST (``MNIST_ROOT`` in their environment, or a network). One thread each. A job whose
+    worker is lost is run again by another.
+    """
+    try:
+        from distributed import Client, as_completed
+    except ModuleNotFoundError as error:
+        raise ModuleNotFoundError("--scheduler needs Dask's distributed: pip install distributed") from error
+    with Client(scheduler) as client:
+        def submit(job):
+            return client.submit(_run, *job, pure=False, retries=1)
+
+        workers = max(1, len(client.scheduler_info()["workers"]))
+        under_way = as_completed([submit(job) for job in islice(jobs, 2 * workers)])
+        for future in under_way:
+            yield future.result()
+            for job in islice(jobs, 1):
+                under_way.add(submit(job))
+
+
+def _run(path, text, seed):
+    return notebooks.execute(path, seed, show=False, text=text)

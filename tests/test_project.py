@@ -47,7 +47,10 @@ def test_every_import_is_required():
     imported = {name for path in (ROOT / "mnist_helpers").glob("*.py") for name, level in imports(path) if not level}
     imported -= sys.stdlib_module_names
     required = {requirement.name for requirement in doctor.requirements()}
-    assert {names.get(name, name) for name in imported} - required == {"jupyter_client"}, "comes with ipykernel"
+    assert {names.get(name, name) for name in imported} - required == {
+        "jupyter_client",  # comes with ipykernel
+        "distributed",  # optional, for studies on a cluster
+    }
 
 
 def imports(path):

@@ -1,11 +1,21 @@
-"""Intervals against statsmodels' published examples and scipy's normal quantile."""
+"""Intervals and tests against published examples, scipy, hand arithmetic and simulation."""
 
 import math
+import statistics
 
+import numpy
 import pytest
-from scipy.stats import norm
+from scipy.stats import norm, ttest_1samp, ttest_ind, ttest_rel
 
-from mnist_helpers.stats import newcombe_interval, wilson_interval
+from mnist_helpers.stats import (
+    best_epoch_bias,
+    detectable_difference,
+    mcnemar,
+    mean_over_seeds,
+    newcombe_interval,
+    paired_difference,
+    wilson_interval,
+)
 
 
 @pytest.mark.parametrize(("correct", "total", "confidence"), [(9_931, 10_000, 0.95), (0, 20, 0.95), (7, 7, 0.9)])
@@ -37,3 +47,45 @@ def test_newcombe_mirrors():
 def test_what_is_no_accuracy_is_refused(correct, total):
     with pytest.raises(ValueError, match="is no accuracy"):
         wilson_interval(correct, total)
+
+
+def test_mean_over_seeds_is_scipys_interval():
+    values = [0.9931, 0.9922, 0.9935, 0.9928, 0.9940]
+    ours, theirs = mean_over_seeds(values), ttest_1samp(values, 0).confidence_interval(0.95)
+    assert (ours.low, ours.high) == pytest.approx((theirs.low, theirs.high))
+    assert ours.mean == pytest.approx(sum(values) / 5) and ours.std == pytest.approx(statistics.stdev(values))
+    assert str(ours) == "99.31 ± 0.07 (n = 5)"
+    assert math.isnan(mean_over_seeds([0.99]).std)
+    with pytest.raises(ValueError, match="no values"):
+        mean_over_seeds([])
+
+
+def test_paired_difference_is_the_paired_t_test():
+    a, b = [0.9931, 0.9922, 0.9935, 0.9928], [0.9921, 0.9925, 0.9920, 0.9919]
+    ours, theirs = paired_difference(a, b), ttest_rel(a, b)
+    assert (ours.low, ours.high) == pytest.approx(tuple(theirs.confidence_interval(0.95)))
+    assert (ours.low <= 0 <= ours.high) == (theirs.pvalue >= 0.05)
+    with pytest.raises(ValueError, match="4 and 3"):
+        paired_difference(a, b[:3])
+
+
+def test_mcnemar_by_hand():
+    # 1 and 5 of 6: 2 * (1 + 6) / 2^6.
+    assert mcnemar({1, 2, 3}, {2, 3, 4, 5, 6, 7, 8}) == (1, 5, pytest.approx(14 / 64))
+    assert mcnemar(iter([1, 2, 3]), map(int, "2345678")) == (1, 5, pytest.approx(14 / 64)), "any iterable will do"
+    assert mcnemar({1, 2}, {2, 1}) == (0, 0, 1.0)
+
+
+def test_detectable_difference_is_detected_as_often_as_it_says():
+    std, n = 0.0006, 5
+    difference = detectable_difference(std, n)
+    random = numpy.random.default_rng(0)
+    a, b = random.normal(0, std, (20_000, n)), random.normal(difference, std, (20_000, n))
+    found = (ttest_ind(a, b, axis=1).pvalue < 0.05).mean()
+    assert found == pytest.approx(0.8, abs=0.03)
+    with pytest.raises(ValueError, match="at least 2"):
+        detectable_difference(std, 1)
+
+
+def test_best_epoch_bias_by_hand():
+    assert best_epoch_bias([0.1, 0.97, 0.99, 0.98, 0.97, 0.98]) == pytest.approx(0.99 - 0.978)
