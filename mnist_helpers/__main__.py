@@ -1,4 +1,4 @@
-"""The command line: ``python -m mnist_helpers run | study | table | data | doctor``.
+"""The command line: ``python -m mnist_helpers run | study | table | data | doctor | publish``.
 
 Exit codes: 0 all went well, 1 something failed (and is named), 2 the command was wrong, 130 interrupted.
 """
@@ -9,7 +9,7 @@ import sys
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 
-from . import data, doctor, notebooks, results
+from . import data, doctor, notebooks, plots, results
 from .study import WorkersLost, missing, study
 
 
@@ -29,6 +29,9 @@ def parser():
     seeds.add_argument("--scheduler", metavar="ADDRESS", help="run on the Dask cluster at tcp://HOST:PORT instead")
     table = commands.add_parser("table", help="show the recorded results")
     table.add_argument("--write", action="store_true", help="and write the course's own into README.md")
+    address = commands.add_parser("publish", help="stamp the course's address into badges and set-up cells")
+    address.add_argument("repository", metavar="OWNER/NAME")
+    address.add_argument("--branch", default="main")
     commands.add_parser("data", help="download MNIST if need be, and verify it")
     commands.add_parser("doctor", help="check Python, packages, device, data and Jupyter")
     return main
@@ -37,7 +40,8 @@ def parser():
 def main(arguments=None):
     options = parser().parse_args(arguments)
     try:
-        commands = {"run": run, "study": seed_study, "table": table, "data": fetch, "doctor": check}
+        commands = {"run": run, "study": seed_study, "table": table, "data": fetch, "doctor": check,
+                    "publish": publish}
         return commands[options.command](options)
     except (data.DataError, ValueError, ModuleNotFoundError) as error:
         return fail(error, 1)
@@ -128,9 +132,23 @@ def table(options):
 
 
 def write_readme():
-    path = data.project_root() / "README.md"
-    path.write_text(results.readme_table(path.read_text(encoding="utf-8"), results.read()), encoding="utf-8",
-                    newline="\n")
+    """The README's table and the figure below it, from the course's own runs."""
+    runs = results.read()
+    readme = data.project_root() / "README.md"
+    results.replace_file(readme, results.readme_table(readme.read_text(encoding="utf-8"), runs))
+    if means := results.means(runs):
+        tests, measured = zip(*means.values(), strict=True)
+        figure = plots.accuracies(
+            [name.removesuffix(".ipynb") for name in means], [mean.mean for mean in tests],
+            [(mean.low, mean.high) for mean in tests], [mean.mean for mean in measured],
+            [results.PUBLISHED[name][0] for name in means], "MNIST", "Seven networks, three measures: means over seeds")
+        figure.savefig(results.figure_file(), dpi=120, metadata={"Description": results.digest(means)})
+
+
+def publish(options):
+    for path in notebooks.publish(options.repository, options.branch):
+        print(path.relative_to(data.project_root()))
+    return 0
 
 
 def fetch(options):

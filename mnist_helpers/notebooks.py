@@ -3,9 +3,11 @@
 import hashlib
 import json
 import os
+import re
 import sys
 import tempfile
 import time
+import tomllib
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -109,9 +111,7 @@ def save(execution):
         "language_info": {"name": "python"},
         "mnist_helpers": {"fingerprint": fingerprint(notebook), "profile": "full", "dataset": "mnist"},
     }
-    temporary = execution.path.with_suffix(".part")
-    nbformat.write(notebook, temporary)
-    os.replace(temporary, execution.path)
+    results.replace_file(execution.path, nbformat.writes(notebook) + "\n")
 
 
 def _joined(outputs):
@@ -131,3 +131,33 @@ def _as_seen(output):
     if output.output_type == "stream":
         output.text = "\n".join(line.rstrip("\r").rpartition("\r")[2] for line in output.text.split("\n"))
     return output
+
+
+def repository():
+    """``OWNER/NAME`` of the course on GitHub, from pyproject.toml."""
+    text = (project_root() / "pyproject.toml").read_text(encoding="utf-8")
+    return tomllib.loads(text)["project"]["urls"]["repository"].removeprefix("https://github.com/")
+
+
+def publish(new, branch="main"):
+    """Stamp the address ``OWNER/NAME`` and the branch into every notebook, the README and pyproject.toml; return the
+    files that changed.
+
+    Raises `ValueError` if ``new`` is not of this form.
+    """
+    if not re.fullmatch(r"[\w.-]+/[\w.-]+", new) or not re.fullmatch(r"[\w./-]+", branch):
+        raise ValueError(f"{new!r}, branch {branch!r}: an address is OWNER/NAME, as in https://github.com/OWNER/NAME")
+    old = re.escape(repository())
+    root, changed = project_root(), []
+    for path in [root / "pyproject.toml", root / "README.md", *sorted(folder().rglob("*.ipynb"))]:
+        if ".ipynb_checkpoints" in path.parts:
+            continue
+        before = path.read_text(encoding="utf-8")
+        after = re.sub(rf"colab\.research\.google\.com/github/{old}/blob/[\w./-]+?/notebooks/",
+                       f"colab.research.google.com/github/{new}/blob/{branch}/notebooks/", before)
+        after = re.sub(rf'https://github\.com/{old}(?=\\?")', f"https://github.com/{new}", after)
+        after = re.sub(r'\\"--branch\\", \\"[\w./-]+\\"', f'\\\\"--branch\\\\", \\\\"{branch}\\\\"', after)
+        if after != before:
+            results.replace_file(path, after)
+            changed.append(path)
+    return changed

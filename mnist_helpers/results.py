@@ -1,5 +1,6 @@
 """Run records, one JSON line each in ``results/runs.jsonl``, and the tables made of them."""
 
+import hashlib
 import json
 import os
 import platform
@@ -78,6 +79,23 @@ def append(run, path=None):
     path.parent.mkdir(parents=True, exist_ok=True)
     with open(path, "a", encoding="utf-8", newline="\n") as file:
         file.write(json.dumps(run) + "\n")
+
+
+def figure_file():
+    """The README's figure of all iterations."""
+    return project_root() / "results" / "accuracies.png"
+
+
+def digest(means):
+    """A checksum of what the figure shows, kept inside it, so that a test sees when it is out of date."""
+    return hashlib.sha256(repr(means).encode()).hexdigest()[:16]
+
+
+def replace_file(path, text):
+    """Write a text file in one step: whoever stops here leaves the old one."""
+    temporary = path.with_name(path.name + ".part")
+    temporary.write_text(text, encoding="utf-8", newline="\n")
+    os.replace(temporary, path)
 
 
 def read(path=None):
@@ -276,6 +294,13 @@ def compare(run, notebook):
     else:
         said.append("What other seeds would say, one run a side cannot tell.")
     return "\n".join(said)
+
+
+def means(runs):
+    """``{notebook: (test, measured as published)}`` over the seeds of the course's own runs, each a `stats.Mean`."""
+    return {notebook: tuple(mean_over_seeds([run[key] for run in seeds.values()])
+                            for key in ("test_accuracy", "augmented_train_accuracy"))
+            for notebook, seeds in by_seed(runs, reference=True).items() if notebook in PUBLISHED}
 
 
 def readme_table(readme, runs):

@@ -1,6 +1,7 @@
 """The command line on a small project of its own: what runs, what is kept, what each exit code means."""
 
 import json
+from pathlib import Path
 
 import nbformat
 import pytest
@@ -121,3 +122,25 @@ def test_doctor_names_what_is_wrong_and_the_line_that_mends_it(project, capsys, 
 def test_doctor_is_content_with_this_machine(mnist_root, capsys):
     assert main(["doctor"]) == 0, capsys.readouterr().out
     assert "everything is ready" in capsys.readouterr().out
+
+
+def test_publish_stamps_every_address_and_keeps_the_outputs_valid(project, capsys):
+    root = Path(__file__).parents[1]
+    for name in ("pyproject.toml", "README.md", "notebooks/01_baseline.ipynb", "notebooks/reading_the_numbers.ipynb"):
+        (project / name).write_text((root / name).read_text(encoding="utf-8"), encoding="utf-8")
+    before = nbformat.read(project / "notebooks" / "01_baseline.ipynb", as_version=4)
+    assert main(["publish", "some-one/my.course", "--branch", "autumn"]) == 0
+    assert "README.md" in capsys.readouterr().out
+    assert notebooks.repository() == "some-one/my.course"
+    after = nbformat.read(project / "notebooks" / "01_baseline.ipynb", as_version=4)
+    assert "github/some-one/my.course/blob/autumn/notebooks/01_baseline.ipynb)" in after.cells[0].source
+    setup = next(cell.source for cell in after.cells if "setup" in cell.metadata.get("tags", []))
+    assert '"--branch", "autumn"' in setup and '"https://github.com/some-one/my.course"' in setup
+    assert notebooks.fingerprint(after) == notebooks.fingerprint(before)
+    for path in project.rglob("*.*"):
+        if path.suffix in (".ipynb", ".md", ".toml"):
+            assert "OWNER/mnist-course" not in path.read_text(encoding="utf-8"), path
+    assert main(["publish", "some-one/my.course", "--branch", "autumn"]) == 0
+    assert capsys.readouterr().out == "", "a second time changes nothing"
+    assert main(["publish", "https://github.com/some-one/my.course"]) == 1
+    assert "an address is OWNER/NAME" in capsys.readouterr().err

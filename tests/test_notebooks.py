@@ -114,18 +114,14 @@ def test_it_begins_with_its_badge_and_title(path):
     first = read(path).cells[0]
     assert first.cell_type == "markdown"
     badge, _, title = first.source.splitlines()[:3]
-    assert badge.startswith("[![Open in Colab](") and badge.endswith(f"/{repository()}/blob/main/{name})")
+    assert badge.startswith("[![Open in Colab](") and badge.endswith(f"/{notebooks.repository()}/blob/main/{name})")
     assert title.startswith("# ")
-
-
-def repository():
-    """``OWNER/NAME`` as the set-up cell has it."""
-    return re.search(r"https://github.com/([\w.-]+/[\w.-]+)", tagged(PATHS[0], "setup")[0].source)[1]
 
 
 def test_the_set_up_cell_is_the_same_everywhere():
     assert len({tuple(cell.source for cell in tagged(path, "setup")) for path in PATHS}) == 1
     assert all(code(path)[0].source == tagged(path, "setup")[0].source for path in PATHS)
+    assert f'"https://github.com/{notebooks.repository()}"' in code(PATHS[0])[0].source
 
 
 @each_notebook

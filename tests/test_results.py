@@ -5,6 +5,7 @@ from types import SimpleNamespace
 
 import pytest
 import torch
+from PIL import Image
 
 from mnist_helpers import data, results
 
@@ -162,3 +163,8 @@ def test_the_readme_table_is_that_of_the_courses_own_runs():
 def test_the_committed_readme_is_up_to_date():
     readme = (data.project_root() / "README.md").read_text(encoding="utf-8")
     assert readme == results.readme_table(readme, results.read()), "run: python -m mnist_helpers table --write"
+
+
+def test_the_committed_figure_is_up_to_date():
+    drawn = Image.open(results.figure_file()).info["Description"]
+    assert drawn == results.digest(results.means(results.read())), "run: python -m mnist_helpers table --write"
