@@ -5,8 +5,9 @@ import gzip
 import hashlib
 import http.server
 import multiprocessing
+import os
 import threading
-from functools import partial
+import time
 
 import numpy as np
 import pytest
@@ -149,6 +150,7 @@ def contents(monkeypatch):
 class Handler(http.server.BaseHTTPRequestHandler):
     def do_GET(self):
         self.server.requests.append(self.path)
+        time.sleep(self.server.delay)
         status, body, length = self.server.answers.get(self.path.rpartition("/")[2], (404, b"", 0))
         self.send_response(status)
         self.send_header("Content-Length", str(length))
@@ -166,7 +168,7 @@ def serve(contents):
 
     def start(change=lambda archive: archive, status=200, claim=None):
         server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-        server.requests = []
+        server.requests, server.delay = [], 0
         archives = {f"{name}.gz": change(gzip.compress(content)) for name, content in contents.items()}
         server.answers = {name: (status, archive, claim or len(archive)) for name, archive in archives.items()}
         threading.Thread(target=server.serve_forever, daemon=True).start()
@@ -191,6 +193,20 @@ def test_download_stores_the_verified_files_with_progress(tmp_path, serve, conte
     data.fetch(tmp_path, [address(serve())])
     assert files(tmp_path) == contents
     assert "train-images-idx3-ubyte: 100%" in capsys.readouterr().err
+
+
+def test_files_appear_whole(tmp_path, serve, contents, monkeypatch):
+    """The last step is a rename, so that nobody ever reads half a file."""
+    renamed, rename = {}, os.replace
+
+    def watch(temporary, path):
+        renamed[path.name] = temporary.read_bytes()
+        assert not path.exists()
+        rename(temporary, path)
+
+    monkeypatch.setattr(os, "replace", watch)
+    data.fetch(tmp_path, [address(serve())])
+    assert renamed == contents
 
 
 def test_files_that_are_there_are_not_downloaded_again(tmp_path, serve):
@@ -271,20 +287,22 @@ def test_a_full_disk_gives_one_clear_error_and_leaves_nothing_half_written(tmp_p
     assert files(tmp_path) == {}
 
 
-def _fetch_in_process(checksums, root, mirrors):
+def _fetch_in_process(barrier, checksums, root, mirrors):
     data.FILES = checksums
+    barrier.wait()
     data.fetch(root, mirrors)
 
 
 def test_kernels_that_start_together_download_once(tmp_path, serve, contents):
     server = serve()
+    server.delay = 0.3
     context = multiprocessing.get_context("spawn")
-    task = partial(_fetch_in_process, data.FILES, tmp_path, [address(server)])
-    processes = [context.Process(target=task) for _ in range(3)]
+    arguments = context.Barrier(2), data.FILES, tmp_path, [address(server)]
+    processes = [context.Process(target=_fetch_in_process, args=arguments) for _ in range(2)]
     for process in processes:
         process.start()
     for process in processes:
         process.join(60)
-    assert [process.exitcode for process in processes] == [0, 0, 0]
+    assert [process.exitcode for process in processes] == [0, 0]
     assert files(tmp_path) == contents
     assert len(server.requests) == 4

@@ -35,7 +35,7 @@ def same(a, b):
 def test_fit_is_the_naive_loop(tiny, network):
     """One image's loss at a time, sums in Python floats; 100 images in batches of 32 leave a last batch of 4."""
     images, labels = tiny
-    model, naive = network(), network()
+    model, naive = network().eval(), network()  # in whatever mode it comes, it is trained in training mode
     scheduler = lambda optimizer: lr_scheduler.StepLR(optimizer, 1, 0.5)  # noqa: E731
     torch.manual_seed(7)
     history = train(model, tiny, epochs=2, scheduler=scheduler)
