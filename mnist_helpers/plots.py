@@ -143,24 +143,27 @@ def accuracies(names, tests, intervals, measured, published, source, title="Thre
     figure, ((axis,),) = _figure(title, source, size=(8, 3.8))
     positions = range(len(names))
 
+    def shifted(by):
+        return [position + by for position in positions]
+
     def percent(values):
         return [float("nan") if value is None else 100 * value for value in values]
 
     below = [100 * (test - low) for test, (low, _) in zip(tests, intervals, strict=True)]
     above = [100 * (high - test) for test, (_, high) in zip(tests, intervals, strict=True)]
-    axis.plot(positions, percent(published), "x", color=GREY, markersize=8, label="published")
-    axis.plot(positions, percent(measured), "s", color=ORANGE, label="this run, measured the same way")
-    axis.errorbar(positions, percent(tests), [below, above], fmt="o", color=BLUE, capsize=4,
-                  label="this run, test images (95 % interval)")
+    axis.plot(shifted(-0.15), percent(published), "x", color=GREY, markersize=7, label="published")
+    axis.plot(positions, percent(measured), "s", color=ORANGE, label="ours, measured the same way")
+    axis.errorbar(shifted(0.15), percent(tests), [below, above], fmt="o", color=BLUE, capsize=4,
+                  label="ours, on test images (95 % interval)")
     # The scale is that of our own figures: one published outlier would flatten all the others.
     bottom = min([*percent(tests), *(value for value in percent(measured) if value == value)]) - 0.4
-    axis.set_ylim(bottom=bottom)
+    axis.set_ylim(bottom, 100.05)
     for position, value in enumerate(percent(published)):
         if value < bottom:
-            axis.annotate(f"published {value:.1f}, below", (position, bottom), xytext=(position, bottom + 0.05),
-                          ha="center", fontsize=8, color=GREY)
+            axis.annotate(f"published: {value:.1f}", (position - 0.15, bottom + 0.03), ha="center", fontsize=8,
+                          color=GREY)
     axis.set_xticks(positions, names, rotation=20, ha="right", fontsize=8)
-    axis.set(ylabel="accuracy (%)")
+    axis.set(xlabel="network", ylabel="accuracy (%)")
     axis.grid(axis="y", alpha=0.25)
     axis.legend(frameon=False)
     return figure
@@ -174,7 +177,7 @@ def seeds(accuracies, source="MNIST", title="One dot a seed"):
         mean = 100 * sum(values) / len(values)
         axis.plot([position - 0.3, position + 0.3], [mean, mean], color=ORANGE, linewidth=2)
     axis.set_xticks(range(len(accuracies)), list(accuracies), rotation=20, ha="right", fontsize=8)
-    axis.set(ylabel="test accuracy (%)")
+    axis.set(xlabel="network", ylabel="test accuracy (%)")
     axis.grid(axis="y", alpha=0.25)
     return figure
 

@@ -49,7 +49,8 @@ class Mean:
     high: float
 
     def __str__(self):
-        return f"{100 * self.mean:.2f} ± {100 * self.std:.2f} (n = {self.n})"
+        spread = f" ± {100 * self.std:.2f}" if self.n > 1 else ""
+        return f"{100 * self.mean:.2f}{spread} (n = {self.n})"
 
 
 def mean_over_seeds(values, confidence=0.95):

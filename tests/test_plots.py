@@ -37,6 +37,8 @@ def all_figures(split):
         "feature_maps": plots.feature_maps(torch.randn(12, 14, 14), split.source),
         "accuracies": plots.accuracies(["a", "b"], [0.99, 0.98], [(0.985, 0.995), (0.97, 0.99)], [0.98, None],
                                        [None, 0.995], split.source),
+        "seeds": plots.seeds({"a": [0.99, 0.98], "b": [0.97]}, split.source),
+        "pictures": plots.pictures(split.images[:3], ["a", "b\nc", ""], split.source, "Pictures"),
     }
 
 
@@ -56,10 +58,10 @@ def test_the_sample_announces_itself_in_every_title(tiny):
         assert SAMPLE in figure.get_suptitle(), name
 
 
-@pytest.mark.parametrize("name", ["curves", "losses_by_step", "confusion", "accuracies"])
+@pytest.mark.parametrize("name", ["curves", "losses_by_step", "confusion", "accuracies", "seeds"])
 def test_axes_are_labelled(split, name):
     for axis in all_figures(split)[name].axes:
-        assert axis.get_ylabel() and (axis.get_xlabel() or name == "accuracies")
+        assert axis.get_ylabel() and axis.get_xlabel()
 
 
 def test_confusion_counts(split):
