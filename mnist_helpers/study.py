@@ -1,6 +1,5 @@
 """Many runs: every notebook under every seed, on all cores of this machine or on a Dask cluster, resumable."""
 
-import os
 from concurrent.futures.process import BrokenProcessPool
 from itertools import islice
 
@@ -48,7 +47,7 @@ def study(paths, seeds, workers=None, scheduler=None):
 
 def on_this_machine(jobs, count, workers=None):
     """Executions as they are done, by ``workers`` processes of this machine that share its cores."""
-    cores = os.cpu_count() or 1
+    cores = joblib.cpu_count()  # those this process may use: a container may have been given fewer
     workers = max(1, min(workers or cores, count))
     with joblib.parallel_config("loky", inner_max_num_threads=max(1, cores // workers)):
         pool = joblib.Parallel(workers, return_as="generator_unordered", pre_dispatch=workers, batch_size=1)
