@@ -104,6 +104,7 @@ def test_outputs_belong_to_the_code_as_it_stands(path):
 def test_outputs_are_those_of_the_recorded_run(path):
     run = results.latest(results.read(), reference=True, seed=0)[path.name]
     shown = "".join(output.get("data", {}).get("text/markdown", "") for cell in code(path) for output in cell.outputs)
+    shown = shown.replace("\N{NO-BREAK SPACE}", " ")
     assert f"| {run['parameters']:,} | {run['epochs']} | {results.percent(run['val_accuracy'])} | " \
            f"{results.with_interval(run)} |" in shown
 
