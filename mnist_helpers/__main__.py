@@ -97,6 +97,8 @@ def seed_study(options):
     if options.seeds < 1 or (options.workers is not None and options.workers < 1):
         return fail("--seeds and --workers must be at least 1", 2)
     paths, seeds, failures = notebooks.find(options.notebooks), range(options.seeds), 0
+    if not options.scheduler:
+        data.fetch()  # once, and not by every run
     try:
         for execution in study(paths, seeds, options.workers, options.scheduler):
             if execution.error:

@@ -96,8 +96,9 @@ def project_root():
 
 
 def default_root():
-    """The folder MNIST is looked for in: ``MNIST_ROOT`` if set, else ``data/`` in the project."""
-    return Path(os.environ.get("MNIST_ROOT") or project_root() / "data")
+    """The folder MNIST is looked for in: ``MNIST_ROOT`` if set, else ``data``; both relative to the project, since
+    notebooks run in folders of their own."""
+    return project_root() / Path(os.environ.get("MNIST_ROOT") or "data").expanduser()
 
 
 def load_mnist(root=None, verbose=True):
@@ -223,7 +224,8 @@ def _download(name, problem, mirrors, timeout):
         except (OSError, ValueError, http.client.HTTPException, EOFError, zlib.error) as error:
             failures.append(f"{url}: {error}")
     raise DownloadError(f"{name} is {problem} and no mirror delivered it:\n  " + "\n  ".join(failures) +
-                        "\nConnect to the network, or set MNIST_ROOT to a folder that holds MNIST/raw.")
+                        "\nConnect to the network, or set MNIST_ROOT to a folder that has the four files, unzipped, in "
+                        "MNIST/raw.")
 
 
 def _store(path, content):

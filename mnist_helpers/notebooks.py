@@ -73,6 +73,9 @@ def execute(path, seed=None, profile="full", show=True, text=None):
     with tempfile.TemporaryDirectory() as temporary:
         collected = Path(temporary) / "runs.jsonl"
         os.environ |= {"MNIST_PROFILE": profile, "MNIST_RUN_RECORD": str(collected)}
+        if show and hasattr(sys.stdout, "reconfigure"):
+            sys.stdout.reconfigure(errors="replace")  # a redirected stdout may not know the progress bar's characters
+        code, done, error = None, None, None
         try:
             notebook = nbformat.reads(text or path.read_text(encoding="utf-8"), as_version=4)
             code = fingerprint(notebook)
@@ -80,10 +83,11 @@ def execute(path, seed=None, profile="full", show=True, text=None):
                 notebook, None, parameters={} if seed is None else {"SEED": seed}, kernel_name="python3",
                 cwd=str(temporary if text else path.parent), progress_bar=False,
                 stdout_file=sys.stdout if show else None)
-            runs = [run | {"code": code} for run in results.read(collected)]
-            return Execution(path, time.perf_counter() - started, nbformat.writes(done), runs)
-        except Exception as error:  # whatever a lesson can raise, and whatever starting a kernel can
-            return Execution(path, time.perf_counter() - started, error=f"{type(error).__name__}: {error}".strip())
+        except Exception as raised:  # whatever a lesson can raise, and whatever starting a kernel can
+            error = f"{type(raised).__name__}: {raised}".strip()
+        # A run that was recorded before something failed, such as the floor of its accuracy, is a result too.
+        runs = [run | {"code": code} for run in results.read(collected)]
+        return Execution(path, time.perf_counter() - started, nbformat.writes(done) if done else "", runs, error)
 
 
 def save(execution):
@@ -102,10 +106,11 @@ def save(execution):
     executed = nbformat.reads(execution.notebook, as_version=4)
     if fingerprint(executed) != fingerprint(notebook):
         raise ValueError(f"{execution.path.name} was changed while it ran, or ran with another seed: not saved")
-    for cell, done in zip(notebook.cells, executed.cells, strict=True):
-        if cell.cell_type == "code":
-            cell.outputs = [_as_seen(output) for output in _joined(done.outputs)]
-            cell.execution_count = done.execution_count
+    # Text may have been edited meanwhile, so the code cells are paired, which the fingerprint says are the same.
+    ours, theirs = ([cell for cell in each.cells if cell.cell_type == "code"] for each in (notebook, executed))
+    for cell, done in zip(ours, theirs, strict=True):
+        cell.outputs = [_as_seen(output) for output in _joined(done.outputs)]
+        cell.execution_count = done.execution_count
     notebook.metadata = {
         "kernelspec": {"display_name": "Python 3", "language": "python", "name": "python3"},
         "language_info": {"name": "python"},

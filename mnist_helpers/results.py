@@ -42,6 +42,8 @@ def record(notebook, dataset, model, history, test, seed, **more):
     image, so that two runs can be compared image by image. A run of the full profile is appended to `runs_file`; the
     command line collects the runs it starts by setting ``MNIST_RUN_RECORD`` to a file of its own.
     """
+    if not history["seconds"]:
+        raise ValueError("no epoch was completed, so there is nothing to record: train again")
     run = {
         "notebook": notebook,
         "model": type(model).__name__,
@@ -78,8 +80,10 @@ def append(run, path=None):
     """Add a run as one line, written in one piece so that two kernels do not mix theirs."""
     path = path or runs_file()
     path.parent.mkdir(parents=True, exist_ok=True)
+    before = path.read_bytes() if path.is_file() else b""
+    torn = bool(before) and not before.endswith(b"\n")  # by a crash or a full disk: that line is lost, not this one
     with open(path, "a", encoding="utf-8", newline="\n") as file:
-        file.write(json.dumps(run) + "\n")
+        file.write("\n" * torn + json.dumps(run) + "\n")
 
 
 def figure_file():
@@ -89,7 +93,9 @@ def figure_file():
 
 def digest(means):
     """A checksum of what the figure shows, kept inside it, so that a test sees when it is out of date."""
-    return hashlib.sha256(repr(means).encode()).hexdigest()[:16]
+    shown = {notebook: [f"{value:.6f}" for mean in pair for value in (mean.mean, mean.low, mean.high)]
+             for notebook, pair in means.items()}  # not every digit: those depend on the version of scipy
+    return hashlib.sha256(json.dumps(shown).encode()).hexdigest()[:16]
 
 
 def replace_file(path, text):
@@ -204,6 +210,8 @@ def over_seeds(run, seeds):
     notebook = run["notebook"]
     if run["dataset"] != "mnist" or run["profile"] != "full" or notebook not in seeds:
         return ["", ""]
+    if not same_network(run, seeds[notebook]):
+        return ["", ""]
     mean = mean_over_seeds([each["test_accuracy"] for each in seeds[notebook].values()])
     before = max((other for other in seeds if other < notebook and other in PUBLISHED), default=None)
     step = difference_over_seeds(seeds[notebook], seeds.get(before, {}))
@@ -211,6 +219,11 @@ def over_seeds(run, seeds):
         return [str(mean), ""]
     verdict = "within noise" if step.low <= 0 <= step.high else "more than noise"
     return [str(mean), f"{100 * step.mean:+.2f} [{100 * step.low:+.2f}, {100 * step.high:+.2f}] {verdict}"]
+
+
+def same_network(run, seeds):
+    """Whether a run is of the network and the length of the recorded ``{seed: run}``: a changed lesson is not."""
+    return all(run[key] == each[key] for each in seeds.values() for key in ("model", "parameters", "epochs"))
 
 
 def difference_over_seeds(ours, theirs):
@@ -290,8 +303,9 @@ def compare(run, notebook):
         ours, theirs, p = mcnemar(map(str, run["mistakes"]), map(str, other["mistakes"]))
         said.append(f"  {ours} images only this run gets wrong, {theirs} only the other: exact McNemar p = {p:.2f}.")
     seeds = by_seed(recorded, reference=True)
-    over = difference_over_seeds(seeds.get(run["notebook"], {}), seeds.get(notebook, {}))
-    if over:
+    own = seeds.get(run["notebook"], {})
+    over = difference_over_seeds(own, seeds.get(notebook, {}))
+    if over and same_network(run, own):
         verdict = "within noise" if over.low <= 0 <= over.high else "more than noise"
         said.append(f"Over {over.n} seeds a side: mean difference {100 * over.mean:+.2f} points, 95 % interval "
                     f"{100 * over.low:+.2f} to {100 * over.high:+.2f}: {verdict}.")

@@ -8,6 +8,7 @@ divided by the number of images, so that a smaller last batch counts for what it
 import contextlib
 import os
 import platform
+import re
 import sys
 import time
 import zlib
@@ -238,7 +239,7 @@ def fit(model, train, val, *, epochs, optimizer, scheduler=None, scheduler_every
     if checkpoint is not None:
         checkpoint = Path(checkpoint)
         recipe = _recipe(**run, scheduler_every=scheduler_every, loss_fn=loss_fn, batch_size=batch_size,
-                         augment=augment, train=train)
+                         augment=augment, normalize=normalize, train=train)
         if checkpoint.exists():
             history = _resume(checkpoint, recipe, epochs, run, generator, device)
     train = images.to(device), labels.to(device)
@@ -298,7 +299,7 @@ SCHEDULER_PROGRESS = {"last_epoch", "_step_count", "_last_lr", "_get_lr_called_w
                       "num_bad_epochs", "cooldown_counter", "T_cur", "T_i"}
 
 
-def _recipe(*, model, optimizer, scheduler, scheduler_every, loss_fn, batch_size, augment, train):
+def _recipe(*, model, optimizer, scheduler, scheduler_every, loss_fn, batch_size, augment, normalize, train):
     """What two runs must share for one to continue the other, as ``{name: text}``.
 
     The starting weights are represented by the seed, since an interrupted `fit` is called again with weights
@@ -308,21 +309,25 @@ def _recipe(*, model, optimizer, scheduler, scheduler_every, loss_fn, batch_size
     groups = [group.get("initial_lr", settings.get("lr")) for group in optimizer.param_groups]
     schedule = None
     if scheduler:
+        plain = (int, float, str, list, tuple, dict, type(None))
         schedule = {key: value for key, value in scheduler.state_dict().items()
-                    if key not in SCHEDULER_PROGRESS and isinstance(value, (int, float, str, list, tuple, type(None)))}
+                    if key not in SCHEDULER_PROGRESS and isinstance(value, plain)}
     images, labels = train
     digest = zlib.crc32(labels.cpu().numpy().tobytes(), zlib.crc32(images.cpu().numpy().tobytes()))
-    return {
+    recipe = {
         "model": repr(model),
         "optimizer": f"{type(optimizer).__name__} {settings} {groups}",
         "scheduler": f"{type(scheduler).__name__} {schedule} every {scheduler_every}",
         "loss": getattr(loss_fn, "__name__", repr(loss_fn)),
         "batch_size": str(batch_size),
         "augmentation": repr(augment),
+        "normalization": getattr(normalize, "__name__", repr(normalize)),
         "training images": f"{len(labels)} (checksum {digest:08x})",
         "seed": str(torch.initial_seed()),
         "device": device_of(model).type,
     }
+    # A function shows its address in memory, which is another one in the next process.
+    return {name: re.sub(r" at 0x[0-9a-fA-F]+", "", text) for name, text in recipe.items()}
 
 
 def _save(path, recipe, run, generator, device, history):

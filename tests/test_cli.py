@@ -30,7 +30,7 @@ def project(tmp_path, monkeypatch):
     """A project with the notebooks 01_good, 02_bad and 03_digits, and a README."""
     (tmp_path / "notebooks").mkdir()
     for name, source in (("01_good", TRAIN.format(name="01_good", dataset="mnist")),
-                         ("02_bad", "raise ZeroDivisionError('on purpose')"),
+                         ("02_bad", TRAIN.format(name="02_bad", dataset="mnist") + "1 / 0  # a floor is missed"),
                          ("03_digits", TRAIN.format(name="03_digits", dataset="digits"))):
         parameters = nbformat.v4.new_code_cell("SEED = 5", metadata={"tags": ["parameters"]})
         notebook = nbformat.v4.new_notebook(cells=[parameters, nbformat.v4.new_code_cell(source)])
@@ -47,7 +47,7 @@ def test_a_full_run_is_saved_and_failures_are_named(project, capfd):
     before = (project / "notebooks" / "03_digits.ipynb").read_bytes()
     assert main(["run", "--profile", "full", "--save"]) == 1
     out, err = capfd.readouterr()
-    assert "ZeroDivisionError: on purpose" in err and "failed: 02_bad.ipynb, 03_digits.ipynb" in err
+    assert "ZeroDivisionError: division by zero" in err and "failed: 02_bad.ipynb, 03_digits.ipynb" in err
     assert "only full runs on MNIST are saved, and this was full digits" in err
     assert "done, with seed 5" in out and "75.00 %" in out
 
@@ -61,7 +61,7 @@ def test_a_full_run_is_saved_and_failures_are_named(project, capfd):
     # Both full runs are recorded; only the saved one is the course's own, and stands in the README.
     runs = results.read(project / "results" / "runs.jsonl")
     assert [(run["notebook"], run.get("reference", False)) for run in runs] == [
-        ("01_good.ipynb", True), ("03_digits.ipynb", False)]
+        ("01_good.ipynb", True), ("02_bad.ipynb", False), ("03_digits.ipynb", False)], "a disappointing run is kept"
     assert "| 01_good | 8 | 1 |" in (project / "README.md").read_text()
     assert main(["table"]) == 0 and "01_good" in capfd.readouterr().out
 

@@ -59,6 +59,24 @@ def test_quick_and_interrupted_runs_are_not_recorded(tiny, runs_file):
     assert not runs_file.exists()
 
 
+def test_a_run_without_an_epoch_is_refused(tiny, runs_file):
+    arguments = finished_run(tiny)
+    arguments[3]["seconds"] = []
+    with pytest.raises(ValueError, match="no epoch was completed"):
+        results.record(*arguments)
+
+
+def test_a_torn_line_does_not_take_the_next_run_with_it(runs_file):
+    results.append(BASELINE)
+    with open(runs_file, "a") as file:
+        file.write('{"notebook": "03_tw')
+    results.append(RUN)
+    lines = runs_file.read_text().splitlines()
+    assert json.loads(lines[0]) == BASELINE and json.loads(lines[2]) == RUN and len(lines) == 3
+    with pytest.raises(ValueError, match="line 2 is no run record"):
+        results.read()
+
+
 def test_the_command_line_collects_records_in_a_file_of_its_own(tiny, runs_file, tmp_path, monkeypatch):
     monkeypatch.setenv("MNIST_RUN_RECORD", str(tmp_path / "collected.jsonl"))
     results.record(*finished_run(tiny, profile="quick"))
@@ -140,6 +158,9 @@ def test_seeds_tell_noise_from_more(runs_file):
     row = dict(zip(table.header, table.rows[0], strict=True))
     assert row["test over seeds"] == "99.35 ± 0.05 (n = 3)"
     assert row["step from the one before"] == "+0.30 [+0.28, +0.32] more than noise"
+    smaller = RUN | {"parameters": 9_000}
+    assert results.table([smaller], results.read()).rows[0][5:7] == ["", ""], "the seeds are not of this network"
+    assert "Over 3 seeds" not in results.compare(smaller, "01_baseline.ipynb")
     for run in with_seeds(BASELINE, [9_940, 9_905, 9_950]):
         results.append(run)
     assert "within noise" in results.compare(RUN, "01_baseline.ipynb"), "the later run of a seed counts"

@@ -112,9 +112,9 @@ def test_changed_code_is_run_again(project, monkeypatch):
     monkeypatch.setattr(notebooks, "project_root", lambda: project)
     path = project / "notebooks" / "01_a.ipynb"
     code = notebooks.fingerprint(nbformat.read(path, as_version=4))
-    run = {"notebook": "01_a.ipynb", "seed": 0, "profile": "full", "dataset": "mnist", "code": code}
+    run = {"notebook": "01_a.ipynb", "seed": 0, "profile": "full", "dataset": "mnist", "code": code, "reference": True}
     assert missing([path], range(2), [run]) == [(path, 1)]
-    for change in ({"code": "other"}, {"profile": "quick"}, {"dataset": "digits"}):
+    for change in ({"code": "other"}, {"profile": "quick"}, {"dataset": "digits"}, {"reference": False}):
         assert missing([path], range(1), [run | change]) == [(path, 0)]
 
 

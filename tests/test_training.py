@@ -1,6 +1,7 @@
 """The loop against a naive one, its repeatability, its checkpoints under a real SIGKILL, and its refusals."""
 
 import copy
+import functools
 import subprocess
 import sys
 import time
@@ -254,6 +255,7 @@ def test_a_finished_run_is_not_trained_again(tiny, network, tmp_path):
     ({"augment": AUGMENT}, "augmentation: None there"),
     ({"scheduler": lambda optimizer: lr_scheduler.StepLR(optimizer, 2)}, "scheduler: NoneType"),
     ({"loss_fn": F.multi_margin_loss}, "loss: cross_entropy there, multi_margin_loss here"),
+    ({"normalize": torch.Tensor.float}, "normalization: normalize there, float here"),
     ({"epochs": 1}, "3 epochs, and 1 were asked for"),
 ])
 def test_a_checkpoint_of_another_recipe_is_refused_by_name(tiny, network, tmp_path, change, named):
@@ -262,6 +264,19 @@ def test_a_checkpoint_of_another_recipe_is_refused_by_name(tiny, network, tmp_pa
     with pytest.raises(mh.training.CheckpointError, match=named):
         train(network(), tiny, checkpoint=tmp_path / "run.pt", **change)
     assert (tmp_path / "run.pt").read_bytes() == kept
+
+
+def test_the_recipe_does_not_depend_on_addresses_and_knows_milestones(tiny, network):
+    def recipe(milestones):
+        model = network()
+        optimizer = torch.optim.Adam(model.parameters())
+        return training._recipe(
+            model=model, optimizer=optimizer, scheduler=lr_scheduler.MultiStepLR(optimizer, milestones),
+            scheduler_every="epoch", loss_fn=functools.partial(F.cross_entropy, label_smoothing=0.1), batch_size=8,
+            augment=lambda images, generator: images, normalize=mh.normalize, train=tiny)
+
+    assert "0x" not in str(recipe([1, 2]))
+    assert recipe([1, 2]) == recipe([1, 2]) != recipe([1, 3])
 
 
 def test_a_checkpoint_of_another_model_seed_or_data_is_refused_by_name(tiny, network, tmp_path):
