@@ -99,7 +99,7 @@ def save(execution):
     if not execution.runs and damaged():
         raise ValueError(f"{execution.path.name}: MNIST is not here, and only runs on MNIST are saved")
     for run in execution.runs:
-        if (run["profile"], run["dataset"]) != ("full", "mnist"):
+        if not results.is_full_mnist(run):
             raise ValueError(f"{execution.path.name}: only full runs on MNIST are saved, and this was "
                              f"{run['profile']} {run['dataset']}")
     notebook = nbformat.read(execution.path, as_version=4)

@@ -80,10 +80,10 @@ def append(run, path=None):
     """Add a run as one line, written in one piece so that two kernels do not mix theirs."""
     path = path or runs_file()
     path.parent.mkdir(parents=True, exist_ok=True)
-    before = path.read_bytes() if path.is_file() else b""
-    torn = bool(before) and not before.endswith(b"\n")  # by a crash or a full disk: that line is lost, not this one
-    with open(path, "a", encoding="utf-8", newline="\n") as file:
-        file.write("\n" * torn + json.dumps(run) + "\n")
+    with open(path, "ab+") as file:
+        # A line torn by a crash or a full disk is lost; this one must not be lost with it.
+        torn = file.seek(0, os.SEEK_END) > 0 and file.seek(-1, os.SEEK_END) >= 0 and file.read(1) != b"\n"
+        file.write(b"\n" * torn + json.dumps(run).encode() + b"\n")
 
 
 def figure_file():
@@ -122,13 +122,17 @@ def read(path=None):
     return runs
 
 
+def is_full_mnist(run):
+    """Whether a run is of the full profile on MNIST: only those compare with each other and with what was published."""
+    return run["profile"] == "full" and run["dataset"] == "mnist"
+
+
 def by_seed(runs, reference=False):
     """``{notebook: {seed: run}}`` of the full runs on MNIST; with ``reference`` only those kept for the course.
 
     The last run of each notebook decides what counts: earlier ones of the same seed, and of other code, do not.
     """
-    full = [run for run in runs if run["profile"] == "full" and run["dataset"] == "mnist"
-            and (run.get("reference") or not reference)]
+    full = [run for run in runs if is_full_mnist(run) and (run.get("reference") or not reference)]
     code = {run["notebook"]: run.get("code") for run in full}
     seeds = {notebook: {} for notebook in sorted(code)}
     for run in full:
@@ -208,17 +212,14 @@ def table(runs, reference=()):
 def over_seeds(run, seeds):
     """``[mean, step]`` in words for a run's notebook, given `by_seed`; empty where nothing comparable is recorded."""
     notebook = run["notebook"]
-    if run["dataset"] != "mnist" or run["profile"] != "full" or notebook not in seeds:
-        return ["", ""]
-    if not same_network(run, seeds[notebook]):
+    if not is_full_mnist(run) or notebook not in seeds or not same_network(run, seeds[notebook]):
         return ["", ""]
     mean = mean_over_seeds([each["test_accuracy"] for each in seeds[notebook].values()])
     before = max((other for other in seeds if other < notebook and other in PUBLISHED), default=None)
     step = difference_over_seeds(seeds[notebook], seeds.get(before, {}))
     if step is None:
         return [str(mean), ""]
-    verdict = "within noise" if step.low <= 0 <= step.high else "more than noise"
-    return [str(mean), f"{100 * step.mean:+.2f} [{100 * step.low:+.2f}, {100 * step.high:+.2f}] {verdict}"]
+    return [str(mean), f"{100 * step.mean:+.2f} [{100 * step.low:+.2f}, {100 * step.high:+.2f}] {step.verdict}"]
 
 
 def same_network(run, seeds):
@@ -250,8 +251,7 @@ def measures(run):
 
 def published_figure(run):
     """``(accuracy, images)`` as published for a run's notebook; ``(None, "")`` if nothing comparable was."""
-    comparable = run["dataset"] == "mnist" and run["profile"] == "full"
-    return PUBLISHED.get(run["notebook"], (None, "")) if comparable else (None, "")
+    return PUBLISHED.get(run["notebook"], (None, "")) if is_full_mnist(run) else (None, "")
 
 
 def label(run):
@@ -290,7 +290,7 @@ def compare(run, notebook):
     """
     recorded = read()
     other = latest(recorded, seed=run["seed"]).get(notebook)
-    if run["dataset"] != "mnist" or run["profile"] != "full" or other is None:
+    if not is_full_mnist(run) or other is None:
         return f"Nothing to compare: it takes full runs on MNIST, of this notebook and of {notebook}."
     name = Path(notebook).stem
     low, high = newcombe_interval(run["test_correct"], run["test_total"], other["test_correct"], other["test_total"])
@@ -306,9 +306,8 @@ def compare(run, notebook):
     own = seeds.get(run["notebook"], {})
     over = difference_over_seeds(own, seeds.get(notebook, {}))
     if over and same_network(run, own):
-        verdict = "within noise" if over.low <= 0 <= over.high else "more than noise"
         said.append(f"Over {over.n} seeds a side: mean difference {100 * over.mean:+.2f} points, 95 % interval "
-                    f"{100 * over.low:+.2f} to {100 * over.high:+.2f}: {verdict}.")
+                    f"{100 * over.low:+.2f} to {100 * over.high:+.2f}: {over.verdict}.")
     else:
         said.append("What other seeds would say, one run a side cannot tell.")
     return "\n".join(said)

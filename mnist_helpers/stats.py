@@ -48,6 +48,11 @@ class Mean:
     low: float
     high: float
 
+    @property
+    def verdict(self):
+        """Of a difference: is 0 inside its interval?"""
+        return "within noise" if self.low <= 0 <= self.high else "more than noise"
+
     def __str__(self):
         spread = f" ± {100 * self.std:.2f}" if self.n > 1 else ""
         return f"{100 * self.mean:.2f}{spread} (n = {self.n})"

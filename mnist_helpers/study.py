@@ -18,7 +18,7 @@ def missing(paths, seeds, runs):
     """The pairs ``(path, seed)`` for which ``runs`` has no full MNIST run, kept for the course, of the notebook's code
     as it stands."""
     done = {(run["notebook"], run["seed"], run.get("code")) for run in runs
-            if run["profile"] == "full" and run["dataset"] == "mnist" and run.get("reference")}
+            if results.is_full_mnist(run) and run.get("reference")}
     codes = {path: notebooks.fingerprint(nbformat.read(path, as_version=4)) for path in paths}
     return [(path, seed) for seed in seeds for path in paths
             if (path.relative_to(notebooks.folder()).as_posix(), seed, codes[path]) not in done]
