@@ -48,6 +48,16 @@ class Mean:
     low: float
     high: float
 
+    def new_run(self, confidence=0.95):
+        """``(low, high)``: where a run under a seed that nobody tried falls with this probability.
+
+        Student's prediction interval mean +- t(n - 1) std sqrt(1 + 1/n); NaN for a single value.
+        """
+        from scipy.stats import t
+
+        half = t.ppf(0.5 + confidence / 2, self.n - 1) * self.std * sqrt(1 + 1 / self.n) if self.n > 1 else float("nan")
+        return float(self.mean - half), float(self.mean + half)
+
     @property
     def verdict(self):
         """Of a difference: is 0 inside its interval?"""

@@ -32,7 +32,7 @@ def finished_run(tiny, profile="full"):
     dataset = data.Dataset("mnist", profile, split, split, split)
     model = torch.nn.Linear(3, 2)
     history = {"seconds": [1.25, 2.0], "val_accuracy": [0.5, 0.75], "device": "cpu (x)", "threads": 2,
-               "interrupted": False}
+               "precision": "float32", "interrupted": False}
     logits = torch.eye(10)[split.labels]
     logits[17] = torch.eye(10)[(split.labels[17] + 1) % 10]
     test = SimpleNamespace(accuracy=0.99, correct=99, total=100, logits=logits)

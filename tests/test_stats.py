@@ -89,3 +89,11 @@ def test_detectable_difference_is_detected_as_often_as_it_says():
 
 def test_best_epoch_bias_by_hand():
     assert best_epoch_bias([0.1, 0.97, 0.99, 0.98, 0.97, 0.98]) == pytest.approx(0.99 - 0.978)
+
+
+def test_the_range_of_a_new_run_holds_one():
+    """By simulation: of six normal values the sixth falls into the range of the other five 95 times in a hundred."""
+    values = numpy.random.default_rng(0).normal(0.99, 0.001, (2_000, 6))
+    inside = [low <= last <= high for *first, last in values for low, high in [mean_over_seeds(first).new_run()]]
+    assert 0.94 < statistics.fmean(inside) < 0.96
+    assert all(map(math.isnan, mean_over_seeds([0.99]).new_run()))

@@ -142,6 +142,31 @@ def test_nothing_waits_for_the_device_in_an_epoch(tiny, network, monkeypatch):
     assert counts[0] == counts[1] < 10
 
 
+def test_precision_is_that_of_the_forward_pass_in_training_alone(tiny, network):
+    model, seen = network(), []
+    model[-1].register_forward_hook(lambda layer, inputs, output: seen.append((model.training, output.dtype)))
+
+    def loss_fn(logits, targets):
+        assert logits.dtype == torch.float32
+        return F.cross_entropy(logits, targets)
+
+    history = train(model, tiny, epochs=1, precision=torch.bfloat16, loss_fn=loss_fn)
+    assert set(seen) == {(True, torch.bfloat16), (False, torch.float32)}
+    assert all(parameter.dtype == torch.float32 for parameter in model.parameters())
+    assert history["precision"] == "bfloat16" and train(network(), tiny, epochs=1)["precision"] == "float32"
+
+
+def test_bfloat16_is_fast_only_where_there_are_units_for_it(monkeypatch):
+    monkeypatch.setattr(torch.cpu, "_is_amx_tile_supported", lambda: True)
+    assert training.fast_precision(torch.device("cpu")) == torch.bfloat16
+    assert training.fast_precision(torch.device("mps")) is None
+    monkeypatch.setattr(torch.cpu, "_is_amx_tile_supported", lambda: False)
+    assert training.fast_precision(torch.device("cpu")) is None
+    for capability, precision in (((7, 5), None), ((8, 0), torch.bfloat16)):
+        monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device, capability=capability: capability)
+        assert training.fast_precision(torch.device("cuda")) == precision
+
+
 # ---------------------------------------------------------------- repeatability, and what is left alone
 
 
@@ -256,6 +281,7 @@ def test_a_finished_run_is_not_trained_again(tiny, network, tmp_path):
     ({"scheduler": lambda optimizer: lr_scheduler.StepLR(optimizer, 2)}, "scheduler: NoneType"),
     ({"loss_fn": F.multi_margin_loss}, "loss: cross_entropy there, multi_margin_loss here"),
     ({"normalize": torch.Tensor.float}, "normalization: normalize there, float here"),
+    ({"precision": torch.bfloat16}, "precision: torch.float32 there, torch.bfloat16 here"),
     ({"epochs": 1}, "3 epochs, and 1 were asked for"),
 ])
 def test_a_checkpoint_of_another_recipe_is_refused_by_name(tiny, network, tmp_path, change, named):
@@ -273,7 +299,7 @@ def test_the_recipe_does_not_depend_on_addresses_and_knows_milestones(tiny, netw
         return training._recipe(
             model=model, optimizer=optimizer, scheduler=lr_scheduler.MultiStepLR(optimizer, milestones),
             scheduler_every="epoch", loss_fn=functools.partial(F.cross_entropy, label_smoothing=0.1), batch_size=8,
-            augment=lambda images, generator: images, normalize=mh.normalize, train=tiny)
+            augment=lambda images, generator: images, normalize=mh.normalize, precision=None, train=tiny)
 
     assert "0x" not in str(recipe([1, 2]))
     assert recipe([1, 2]) == recipe([1, 2]) != recipe([1, 3])
