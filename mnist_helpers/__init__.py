@@ -1,7 +1,7 @@
 """What the lessons import: data, augmentation, training, summaries, figures and results. One room each."""
 
 try:
-    from . import augment, data, plots, results, stats, training
+    from . import augment, data, plots, results, scoreboard, stats, training
     from .augment import Augment, Brightness, CenterCropResize, Contrast, Rotation, Scale, Translation
     from .data import load_mnist, normalize
     from .results import compare, measures, record, table_so_far
@@ -14,5 +14,5 @@ except ModuleNotFoundError as error:
 __all__ = [
     "Augment", "Brightness", "CenterCropResize", "Contrast", "Rotation", "Scale", "Translation",
     "augment", "compare", "data", "evaluate", "fit", "get_device", "load_mnist", "measures", "normalize", "plots",
-    "record", "results", "set_seed", "stats", "summary", "table_so_far", "training",
+    "record", "results", "scoreboard", "set_seed", "stats", "summary", "table_so_far", "training",
 ]

@@ -9,7 +9,7 @@ import sys
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 
-from . import data, doctor, notebooks, plots, results
+from . import data, doctor, notebooks, plots, results, scoreboard
 from .study import WorkersLost, missing, study
 
 
@@ -137,7 +137,8 @@ def write_readme():
     """The README's table and the figure below it, from the course's own runs."""
     runs = results.read()
     readme = data.project_root() / "README.md"
-    results.replace_file(readme, results.readme_table(readme.read_text(encoding="utf-8"), runs))
+    text = results.readme_table(readme.read_text(encoding="utf-8"), runs)
+    results.replace_file(readme, scoreboard.readme_section(text))
     if means := results.means(runs):
         tests, measured = zip(*means.values(), strict=True)
         figure = plots.accuracies(

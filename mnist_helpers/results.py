@@ -59,6 +59,7 @@ def record(notebook, dataset, model, history, test, seed, **more):
         "test_total": test.total,
         "seconds": round(sum(history["seconds"]), 1),
         "device": history["device"],
+        "precision": history["precision"],
         "threads": history["threads"],
         "versions": {"python": platform.python_version(), "torch": version("torch"),
                      "torchvision": version("torchvision")},
@@ -127,26 +128,35 @@ def is_full_mnist(run):
     return run["profile"] == "full" and run["dataset"] == "mnist"
 
 
-def by_seed(runs, reference=False):
-    """``{notebook: {seed: run}}`` of the full runs on MNIST; with ``reference`` only those kept for the course.
+def entry(run):
+    """What a run is compared as: its notebook; in a challenge, where several networks compete, ``notebook: model``."""
+    return run["notebook"] if run["notebook"] in PUBLISHED else f"{run['notebook']}: {run['model']}"
 
-    The last run of each notebook decides what counts: earlier ones of the same seed, and of other code, do not.
+
+def by_seed(runs, reference=False):
+    """``{entry: {seed: run}}`` of the full runs on MNIST; with ``reference`` only those kept for the course.
+
+    The last run of each `entry` decides what counts: earlier ones of the same seed, and of other code, do not.
     """
     full = [run for run in runs if is_full_mnist(run) and (run.get("reference") or not reference)]
-    code = {run["notebook"]: run.get("code") for run in full}
-    seeds = {notebook: {} for notebook in sorted(code)}
+    code = {entry(run): run.get("code") for run in full}
+    seeds = {name: {} for name in sorted(code)}
     for run in full:
-        if run.get("code") == code[run["notebook"]]:
-            seeds[run["notebook"]].pop(run["seed"], None)
-            seeds[run["notebook"]][run["seed"]] = run
+        if run.get("code") == code[entry(run)]:
+            seeds[entry(run)].pop(run["seed"], None)
+            seeds[entry(run)][run["seed"]] = run
     return seeds
 
 
 def latest(runs, reference=False, seed=None):
-    """The last full run on MNIST of each notebook, by notebook, of this ``seed`` where there is one; with
-    ``reference`` only runs kept for the course."""
-    return {notebook: seeds.get(seed, list(seeds.values())[-1])
-            for notebook, seeds in by_seed(runs, reference).items()}
+    """The last full run on MNIST of each `entry`, of this ``seed`` where there is one; with ``reference`` only runs
+    kept for the course."""
+    return {name: seeds.get(seed, list(seeds.values())[-1]) for name, seeds in by_seed(runs, reference).items()}
+
+
+def lessons(runs, reference=False, seed=None):
+    """The `latest` runs of the seven lessons, in order."""
+    return [run for name, run in latest(runs, reference, seed).items() if name in PUBLISHED]
 
 
 class Table:
@@ -211,12 +221,12 @@ def table(runs, reference=()):
 
 def over_seeds(run, seeds):
     """``[mean, step]`` in words for a run's notebook, given `by_seed`; empty where nothing comparable is recorded."""
-    notebook = run["notebook"]
-    if not is_full_mnist(run) or notebook not in seeds or not same_network(run, seeds[notebook]):
+    name = entry(run)
+    if not is_full_mnist(run) or name not in seeds or not same_network(run, seeds[name]):
         return ["", ""]
-    mean = mean_over_seeds([each["test_accuracy"] for each in seeds[notebook].values()])
-    before = max((other for other in seeds if other < notebook and other in PUBLISHED), default=None)
-    step = difference_over_seeds(seeds[notebook], seeds.get(before, {}))
+    mean = mean_over_seeds([each["test_accuracy"] for each in seeds[name].values()])
+    before = max((other for other in seeds if name in PUBLISHED and other < name), default=None)
+    step = difference_over_seeds(seeds[name], seeds.get(before, {}))
     if step is None:
         return [str(mean), ""]
     return [str(mean), f"{100 * step.mean:+.2f} [{100 * step.low:+.2f}, {100 * step.high:+.2f}] {step.verdict}"]
@@ -257,7 +267,8 @@ def published_figure(run):
 def label(run):
     """A run's notebook, and what keeps the run from being compared with full runs on MNIST."""
     notes = ["digits sample, not MNIST"] * (run["dataset"] != "mnist") + ["quick"] * (run["profile"] != "full")
-    return Path(run["notebook"]).stem + (f" ({', '.join(notes)})" if notes else "")
+    name = Path(run["notebook"]).stem + f": {run['model']}" * (run["notebook"] not in PUBLISHED)
+    return name + (f" ({', '.join(notes)})" if notes else "")
 
 
 def with_interval(run):
@@ -271,8 +282,8 @@ def runs_so_far(run):
 
     On the digits sample it stands alone, since nothing measured there compares with MNIST.
     """
-    before = latest(read(), seed=run["seed"]) if run["dataset"] == "mnist" else {}
-    return [other for name, other in before.items() if name < run["notebook"] and name in PUBLISHED] + [run]
+    before = lessons(read(), seed=run["seed"]) if run["dataset"] == "mnist" else []
+    return [other for other in before if other["notebook"] < run["notebook"]] + [run]
 
 
 def table_so_far(run):
@@ -280,19 +291,19 @@ def table_so_far(run):
     return table(runs_so_far(run), read() if run["dataset"] == "mnist" else ())
 
 
-def compare(run, notebook):
-    """What this run's test accuracy says beside that of ``notebook`` (the last full run, of the same seed if there is
-    one), in sentences.
+def compare(run, other_entry):
+    """What this run's test accuracy says beside that of another `entry`, such as a lesson's notebook (the last full
+    run, of the same seed if there is one), in sentences.
 
     First the two runs: the 95 % interval of the difference as if each had been tested on images of its own
     (`newcombe_interval`), and the exact test on the images they share (`mcnemar`). Then, if the course's own runs have
     seeds of both, the mean difference over those.
     """
     recorded = read()
-    other = latest(recorded, seed=run["seed"]).get(notebook)
+    other = latest(recorded, seed=run["seed"]).get(other_entry)
     if not is_full_mnist(run) or other is None:
-        return f"Nothing to compare: it takes full runs on MNIST, of this notebook and of {notebook}."
-    name = Path(notebook).stem
+        return f"Nothing to compare: it takes full runs on MNIST, of this notebook and of {other_entry}."
+    name = label(other)
     low, high = newcombe_interval(run["test_correct"], run["test_total"], other["test_correct"], other["test_total"])
     difference = run["test_accuracy"] - other["test_accuracy"]
     said = [f"This run against {name} (seed {other['seed']}): test accuracy {percent(run['test_accuracy'])} against "
@@ -303,8 +314,8 @@ def compare(run, notebook):
         ours, theirs, p = mcnemar(map(str, run["mistakes"]), map(str, other["mistakes"]))
         said.append(f"  {ours} images only this run gets wrong, {theirs} only the other: exact McNemar p = {p:.2f}.")
     seeds = by_seed(recorded, reference=True)
-    own = seeds.get(run["notebook"], {})
-    over = difference_over_seeds(own, seeds.get(notebook, {}))
+    own = seeds.get(entry(run), {})
+    over = difference_over_seeds(own, seeds.get(other_entry, {}))
     if over and same_network(run, own):
         said.append(f"Over {over.n} seeds a side: mean difference {100 * over.mean:+.2f} points, 95 % interval "
                     f"{100 * over.low:+.2f} to {100 * over.high:+.2f}: {over.verdict}.")
@@ -320,13 +331,14 @@ def means(runs):
             for notebook, seeds in by_seed(runs, reference=True).items() if notebook in PUBLISHED}
 
 
-def readme_table(readme, runs):
-    """The README's text with the table of the course's own runs between its two markers.
-
-    Raises `ValueError` if a marker is missing.
-    """
-    start, end = (readme.find(marker) for marker in MARKERS)
+def between(text, markers, content):
+    """``text`` with ``content`` between its two ``markers``; raises `ValueError` without them."""
+    start, end = (text.find(marker) for marker in markers)
     if not 0 <= start < end:
-        raise ValueError(f"the README needs the lines {MARKERS[0]} and {MARKERS[1]}, in this order")
-    content = table(latest(runs, reference=True, seed=0).values(), runs)._repr_markdown_()
-    return readme[: start + len(MARKERS[0])] + "\n" + content + "\n" + readme[end:]
+        raise ValueError(f"the README needs the lines {markers[0]} and {markers[1]}, in this order")
+    return text[: start + len(markers[0])] + "\n" + content + "\n" + text[end:]
+
+
+def readme_table(readme, runs):
+    """The README's text with the table of the course's own runs of the seven lessons between its two markers."""
+    return between(readme, MARKERS, table(lessons(runs, reference=True, seed=0), runs)._repr_markdown_())

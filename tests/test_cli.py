@@ -7,7 +7,7 @@ import nbformat
 import pytest
 import torchvision
 
-from mnist_helpers import data, notebooks, results
+from mnist_helpers import data, notebooks, results, scoreboard
 from mnist_helpers.__main__ import main
 
 TRAIN = """
@@ -36,8 +36,8 @@ def project(tmp_path, monkeypatch):
         notebook = nbformat.v4.new_notebook(cells=[parameters, nbformat.v4.new_code_cell(source)])
         notebook.metadata.kernelspec = {"name": "python3", "language": "python", "display_name": "Python 3"}
         nbformat.write(notebook, tmp_path / "notebooks" / f"{name}.ipynb")
-    (tmp_path / "README.md").write_text("\n".join(results.MARKERS))
-    for module in (data, notebooks, results):
+    (tmp_path / "README.md").write_text("\n".join((*results.MARKERS, *scoreboard.MARKERS)))
+    for module in (data, notebooks, results, scoreboard):
         monkeypatch.setattr(module, "project_root", lambda: tmp_path)
     monkeypatch.delenv("MNIST_RUN_RECORD", raising=False)
     return tmp_path

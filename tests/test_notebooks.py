@@ -10,11 +10,13 @@ import pytest
 import torch
 
 import mnist_helpers as mh
-from mnist_helpers import data, notebooks, results
+from mnist_helpers import data, notebooks, results, scoreboard
 
 PATHS = sorted(path for path in notebooks.folder().rglob("*.ipynb") if ".ipynb_checkpoints" not in path.parts)
 LESSONS = notebooks.find()
 PARAMETERS = {"01": 26_714, "02": 24_210, "03": 18_374, "04": 20_514, "05": 18_422, "06": 18_422, "07": 18_422}
+CHALLENGES = {"DoubleNorm": 24_394, "TwoLinear": 25_255, "OneEpoch": 23_418, "SixConvolutions": 19_114,
+              "Strided": 19_602}
 MARKER = "# NBVAL_CHECK_OUTPUT"
 ABSOLUTE = re.compile(r"(?<![\w.:/])/(?:home|root|tmp|Users|work|content|usr|var|opt|mnt|private)/|\b[A-Z]:\\")
 LONGEST_CELL = 24
@@ -153,15 +155,6 @@ def test_cells_are_short(path):
         assert len(cell.source.splitlines()) <= LONGEST_CELL, cell.source
 
 
-@each_lesson
-def test_solutions_are_python(path):
-    solutions = [block for cell in read(path).cells if cell.cell_type == "markdown" and "Solution" in cell.source
-                 for block in re.findall(r"```python\n(.*?)```", cell.source, re.DOTALL)]
-    assert solutions
-    for solution in solutions:
-        ast.parse(solution)
-
-
 @each_notebook
 def test_links_lead_somewhere(path):
     for cell in read(path).cells:
@@ -173,15 +166,45 @@ def test_links_lead_somewhere(path):
 @each_lesson
 def test_the_network_has_its_parameters(path, capsys):
     """The class of the lesson, run on its own: its size by PyTorch, by torchsummary, and by the table above."""
+    source = next(cell.source for cell in code(path) if "(nn.Module)" in cell.source)
+    network = re.search(r"class (\w+)\(nn.Module\)", source)[1]
+    assert size(path, network, capsys) == PARAMETERS[path.name[:2]]
+
+
+def size(path, network, capsys):
+    """The parameters of a class in a notebook, on which PyTorch and torchsummary agree."""
     scope = {"torch": torch, "nn": torch.nn, "F": torch.nn.functional}
-    exec(next(cell.source for cell in code(path) if "(nn.Module)" in cell.source), scope)
-    name = re.search(r"class (\w+)\(nn.Module\)", next(c.source for c in code(path) if "(nn.Module)" in c.source))[1]
-    model = scope[name]()
-    assert sum(p.numel() for p in model.parameters()) == PARAMETERS[path.name[:2]]
+    exec(next(cell.source for cell in code(path) if f"class {network}(nn.Module)" in cell.source), scope)
+    model = scope[network]()
     assert model(torch.zeros(2, 1, 28, 28)).shape == (2, 10)
     mh.summary(model)
     said = capsys.readouterr().out
-    assert f"Total params: {PARAMETERS[path.name[:2]]:,}" in said and "torchsummary counts" not in said
+    parameters = sum(p.numel() for p in model.parameters())
+    assert f"Total params: {parameters:,}" in said and "torchsummary counts" not in said
+    return parameters
+
+
+# ---------------------------------------------------------------- challenges
+
+
+def test_every_challenge_is_on_the_scoreboard():
+    names = {path.stem for path in PATHS if path.parent.name == "challenges"}
+    assert names == {name for name, *_ in scoreboard.ENTRIES}
+    assert {network for _, network, *_ in scoreboard.ENTRIES} == {*CHALLENGES}
+
+
+@pytest.mark.parametrize(("name", "network"), [entry[:2] for entry in scoreboard.ENTRIES])
+def test_the_challenges_networks_have_their_parameters(name, network, capsys):
+    assert size(notebooks.folder() / "challenges" / f"{name}.ipynb", network, capsys) == CHALLENGES[network]
+
+
+@pytest.mark.parametrize("name", dict.fromkeys(name for name, *_ in scoreboard.ENTRIES))
+def test_a_challenge_shows_the_scoreboard_as_recorded(name):
+    path = notebooks.folder() / "challenges" / f"{name}.ipynb"
+    shown = "".join(output.get("data", {}).get("text/markdown", "") for cell in code(path) for output in cell.outputs)
+    assert scoreboard.scoreboard(notebook=name)._repr_markdown_() in shown
+    for seeds in scoreboard.entries().values():
+        assert len(seeds) >= 5 and len({run["code"] for run in seeds.values()}) == 1
 
 
 # ---------------------------------------------------------------- nbval itself

@@ -67,8 +67,8 @@ def imports(path):
 
 def test_the_rooms_import_one_way():
     """Each module imports only modules before it on the walk."""
-    walk = ["data", "augment", "training", "summary", "plots", "stats", "results", "notebooks", "study", "doctor",
-            "__main__"]
+    walk = ["data", "augment", "training", "summary", "plots", "stats", "results", "scoreboard", "notebooks", "study",
+            "doctor", "__main__"]
     assert {path.stem for path in (ROOT / "mnist_helpers").glob("*.py")} == {*walk, "__init__"}
     for number, room in enumerate(walk):
         own = {name for name, level in imports(ROOT / "mnist_helpers" / f"{room}.py") if level}
@@ -104,3 +104,11 @@ def test_a_missing_package_is_named_with_the_remedy(tmp_path):
     code = "import sys; sys.modules['torchsummary'] = None; import mnist_helpers"
     done = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True)
     assert done.returncode == 1 and "pip install -r requirements.txt" in done.stderr.splitlines()[-1]
+
+
+def test_the_glossary_is_in_order_and_its_links_lead_somewhere():
+    text = read("notebooks/glossary.md")
+    terms = re.findall(r"^\*\*(.+?)\.?\*\*", text, re.MULTILINE)
+    assert len(terms) > 30 and terms == sorted(set(terms), key=lambda term: re.sub(r"[^\w ]", "", term.lower()))
+    for target in re.findall(r"\]\(([^)]+)\)", text):
+        assert (ROOT / "notebooks" / target).exists(), target

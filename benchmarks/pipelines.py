@@ -1,0 +1,84 @@
+"""One epoch of the same network, twice: as the published exercises feed it, and as `mnist_helpers` does."""
+
+import functools
+
+import nbformat
+import torch
+import torch.nn.functional as F
+from torch import nn
+from torch.utils.data import DataLoader, Subset
+from torchvision import datasets, transforms
+from tqdm import tqdm
+
+import mnist_helpers as mh
+from mnist_helpers import data, notebooks
+
+NORMALIZE = [transforms.ToTensor(), transforms.Normalize((data.MEAN,), (data.STD,))]
+
+# name: (notebook, network, batch size, the published transforms, ours)
+CASES = {
+    "iteration 5": (
+        "05_under_20k", "Under20K", 64,
+        [transforms.RandomApply([transforms.CenterCrop(22)], p=0.1), transforms.Resize((28, 28)),
+         transforms.RandomRotation((-15.0, 15.0), fill=0)],
+        mh.Augment(mh.CenterCropResize(22, p=0.1), mh.Rotation(15))),
+    "six convolutions": (
+        "challenges/twenty_epochs", "SixConvolutions", 128,
+        [transforms.RandomApply([transforms.CenterCrop(22)], p=0.1), transforms.Resize((28, 28)),
+         transforms.RandomRotation(10), transforms.ColorJitter(brightness=0.2, contrast=0.2),
+         transforms.RandomAffine(0, translate=(0.1, 0.1), scale=(0.9, 1.1))],
+        mh.Augment(mh.CenterCropResize(22, p=0.1), mh.Rotation(10), mh.Brightness(0.2), mh.Contrast(0.2),
+                   mh.Translation(0.1), mh.Scale(0.9, 1.1))),
+}
+
+
+def network(case):
+    """A fresh network of a case, as its notebook defines it: networks are written there and nowhere else."""
+    name, class_name, *_ = CASES[case]
+    (path,) = notebooks.find([name])
+    scope = {"nn": nn, "F": F}
+    for cell in nbformat.read(path, as_version=4).cells:
+        if cell.cell_type == "code" and f"class {class_name}(nn.Module)" in cell.source:
+            exec(cell.source, scope)
+    mh.set_seed(0)
+    return scope[class_name]()
+
+
+@functools.cache
+def published_dataset(case, images):
+    """The first training images as torchvision gives them: a PIL image at a time, transformed when it is asked for."""
+    *_, published, _ = CASES[case]
+    full = datasets.MNIST(data.default_root(), train=True, transform=transforms.Compose([*published, *NORMALIZE]))
+    return Subset(full, range(images))
+
+
+def published_epoch(case, model, images, workers):
+    """An epoch as the published loops are written: a DataLoader, loss and accuracy read after each batch."""
+    loader = DataLoader(published_dataset(case, images), batch_size=CASES[case][2], shuffle=True, num_workers=workers)
+    optimizer = torch.optim.Adam(model.parameters(), lr=1e-3)
+    correct, seen = 0, 0
+    model.train()
+    bar = tqdm(loader, disable=None, leave=False)
+    for inputs, targets in bar:
+        optimizer.zero_grad()
+        logits = model(inputs)
+        loss = F.cross_entropy(logits, targets)
+        loss.backward()
+        optimizer.step()
+        correct += logits.argmax(1).eq(targets).sum().item()
+        seen += len(targets)
+        bar.set_description(f"loss {loss.item():.4f}, accuracy {correct / seen:.2%}")
+
+
+@functools.cache
+def mnist():
+    return mh.load_mnist(verbose=False)
+
+
+def our_epoch(case, model, images, precision=None):
+    """The same epoch from one tensor: a batch is gathered, augmented and trained on; nothing is read in between."""
+    *_, batch_size, _, augment = CASES[case]
+    train = mnist().train
+    mh.training.train_epoch(model, (train.images[:images], train.labels[:images]), batch_size=batch_size,
+                            optimizer=torch.optim.Adam(model.parameters(), lr=1e-3), augment=augment,
+                            precision=precision)

@@ -1,0 +1,144 @@
+"""The trials behind the challenges: networks and recipes, trained on the training and compared on the validation split.
+
+    python -m benchmarks.search '{"net": "c5s2-16 c3-24 P c3-32 P flat", "epochs": 4}' --challenge mine --seeds 3
+
+Every trial is appended to ``results/trials.jsonl``, the ones that led nowhere included; the test images are not opened.
+A network is a line of layers: ``c5s2-16`` is a 5x5 convolution of stride 2 to 16 channels, ``v3-8`` one without
+padding, ``d3`` a depthwise one, each followed by batch normalisation and ReLU (``l1-8`` is a 1x1 convolution without);
+``P`` pools 2x2, ``D.1`` drops out, ``gap`` averages or ``flat`` flattens, and the classifier follows.
+"""
+
+import argparse
+import functools
+import hashlib
+import json
+import re
+import tempfile
+from pathlib import Path
+
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+import mnist_helpers as mh
+from mnist_helpers.summary import count_parameters
+
+DEFAULTS = {"epochs": 20, "batch": 128, "lr": 0.01, "optimizer": "adam", "weight_decay": 0.0, "warmup": 0.2,
+            "smoothing": 0.0, "rotation": 10, "shift": 0.08, "scale": 0.1, "precision": "bf16"}
+
+
+def trials_file():
+    return mh.data.project_root() / "results" / "trials.jsonl"
+
+
+def network(line):
+    """The module of a line of layers; see the module's docstring."""
+    layers, channels, side = [], 1, 28
+    for word in line.split():
+        if word == "P":
+            layers.append(nn.MaxPool2d(2))
+            side //= 2
+        elif word == "gap":
+            layers += [nn.AdaptiveAvgPool2d(1), nn.Flatten()]
+            side = 1
+        elif word == "flat":
+            layers.append(nn.Flatten())
+        elif word[0] == "D":
+            layers.append(nn.Dropout(float(word[1:])))
+        else:
+            pattern = r"([cvdl])(\d)(?:s(\d))?(?:g(\d+))?(?:-(\d+))?"
+            kind, kernel, stride, groups, out = re.fullmatch(pattern, word).groups()
+            kernel, stride, out = int(kernel), int(stride or 1), int(out or channels)
+            padding = 0 if kind == "v" else kernel // 2
+            layers.append(nn.Conv2d(channels, out, kernel, stride, padding, bias=False,
+                                    groups=channels if kind == "d" else int(groups or 1)))
+            if kind != "l":
+                layers += [nn.BatchNorm2d(out), nn.ReLU()]
+            channels, side = out, (side + 2 * padding - kernel) // stride + 1
+    return nn.Sequential(*layers, nn.Linear(channels * side * side, 10))
+
+
+def distillation(model, teacher, temperature=3.0):
+    """A loss for ``model``: half the cross-entropy with the labels, half that with the teacher's softened opinion.
+
+    Source: G. Hinton, O. Vinyals and J. Dean, "Distilling the knowledge in a neural network" (2015).
+    """
+    seen = {}
+    model.register_forward_pre_hook(lambda module, inputs: seen.update(images=inputs[0]))
+
+    def loss_fn(logits, targets):
+        loss = F.cross_entropy(logits, targets)
+        if not model.training:
+            return loss
+        with torch.no_grad(), torch.autocast("cpu", torch.bfloat16):
+            opinion = (teacher(seen["images"]).float() / temperature).softmax(1)
+        return (loss + temperature**2 * F.cross_entropy(logits / temperature, opinion)) / 2
+
+    return loss_fn
+
+
+def taught(config, seed, dataset):
+    """The teacher of a configuration, trained once for each seed and kept in the temporary folder."""
+    key = hashlib.sha256(json.dumps([config, seed], sort_keys=True).encode()).hexdigest()[:16]
+    path, model = Path(tempfile.gettempdir()) / f"teacher-{key}.pt", network(config["net"])
+    if not path.exists():
+        torch.save(train(config, seed, dataset)[0].state_dict(), path)
+    model.load_state_dict(torch.load(path))
+    return model.eval().to(memory_format=torch.channels_last)
+
+
+def trial(given, seed, dataset):
+    """Train the configuration ``given``, as far as it differs from the defaults, under one seed; return its record."""
+    model, history = train(given, seed, dataset)
+    return {"given": given, "config": DEFAULTS | given, "seed": seed, "parameters": count_parameters(model),
+            "val_accuracy": round(history["val_accuracy"][-1], 4), "val_curve": history["val_accuracy"],
+            "val_cross_entropy": round(mh.evaluate(model, dataset.val).loss, 5),
+            "train_loss": history["train_loss"][-1], "seconds": round(sum(history["seconds"]), 1),
+            "threads": torch.get_num_threads()}
+
+
+def train(given, seed, dataset):
+    """The trained network of a configuration, and its history."""
+    config = DEFAULTS | given
+    mh.set_seed(seed)
+    model = network(config["net"]).to(memory_format=torch.channels_last)
+    kinds = {"adam": functools.partial(torch.optim.Adam, fused=True),
+             "adamw": functools.partial(torch.optim.AdamW, fused=True),
+             "sgd": functools.partial(torch.optim.SGD, momentum=0.9, nesterov=True)}
+    optimizer = kinds[config["optimizer"]](model.parameters(), lr=config["lr"], weight_decay=config["weight_decay"])
+    steps = config["epochs"] * -(-len(dataset.train) // config["batch"])
+    scheduler = torch.optim.lr_scheduler.OneCycleLR(
+        optimizer, config["lr"], total_steps=steps, pct_start=config["warmup"], cycle_momentum=False,
+        anneal_strategy=config.get("anneal", "linear"), div_factor=config.get("div", 10), final_div_factor=1000)
+    loss_fn = functools.partial(F.cross_entropy, label_smoothing=config["smoothing"])
+    if "teacher" in config:
+        loss_fn = distillation(model, taught(config["teacher"], seed, dataset))
+    augment = mh.Augment(mh.Rotation(config["rotation"]), mh.Translation(config["shift"]),
+                         mh.Scale(1 - config["scale"], 1 + config["scale"])) if config["rotation"] else None
+    history = mh.fit(model, dataset.train, dataset.val, epochs=config["epochs"], optimizer=optimizer,
+                     scheduler=scheduler, scheduler_every="step", batch_size=config["batch"], augment=augment,
+                     loss_fn=loss_fn,
+                     precision=torch.bfloat16 if config["precision"] == "bf16" else None, progress=False)
+    return model, history
+
+
+def main():
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.search", description=__doc__.splitlines()[0])
+    parser.add_argument("configs", nargs="+", type=json.loads, help="a JSON object: what differs from the defaults")
+    parser.add_argument("--seeds", type=int, default=1, help="seeds 0 to N-1")
+    parser.add_argument("--challenge", default="", help="the challenge the trial belongs to")
+    parser.add_argument("--why", default="", help="what it is to find out")
+    options = parser.parse_args()
+    dataset = mh.load_mnist(verbose=False)
+    if (dataset.name, dataset.profile) != ("mnist", "full"):
+        parser.error(f"trials are made on all of MNIST, and this is {dataset}")
+    for config in options.configs:
+        for seed in range(options.seeds):
+            run = trial(config, seed, dataset) | {"challenge": options.challenge, "why": options.why}
+            mh.results.append(run, trials_file())
+            print(f"{run['parameters']:,} {run['val_accuracy']:.2%} {run['val_cross_entropy']:.4f} "
+                  f"{run['seconds']:.0f} s seed {seed} {json.dumps(config)}", flush=True)
+
+
+if __name__ == "__main__":
+    main()

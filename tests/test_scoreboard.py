@@ -1,0 +1,112 @@
+"""The challenges' scoreboard and trials against records written by hand."""
+
+import json
+from types import SimpleNamespace
+
+import pytest
+import torch
+from test_results import RUN
+
+from benchmarks import search
+from mnist_helpers import data, results, scoreboard
+from mnist_helpers.summary import count_parameters
+
+OURS = RUN | {"notebook": "challenges/one_epoch.ipynb", "model": "OneEpoch", "parameters": 20_000, "epochs": 1,
+              "reference": True}
+
+
+def five(run, accuracies=(0.990, 0.991, 0.992, 0.993, 0.994)):
+    return [run | {"seed": seed, "test_accuracy": accuracy} for seed, accuracy in enumerate(accuracies)]
+
+
+@pytest.fixture
+def recorded(tmp_path, monkeypatch):
+    """Write these runs where the scoreboard reads them."""
+    path = tmp_path / "runs.jsonl"
+    monkeypatch.setattr(results, "runs_file", lambda: path)
+
+    def write(runs):
+        for run in runs:
+            results.append(run, path)
+    return write
+
+
+def test_a_row_has_the_means_over_its_seeds(recorded):
+    recorded(five(OURS) + five(OURS | {"model": "TwoLinear", "parameters": 25_255}))
+    published, ours = scoreboard.scoreboard().rows
+    assert published[:2] == [scoreboard.ONE_EPOCH, "TwoLinear"]
+    assert published[-2:] == ["98.00 %", 'test images, "about"']
+    # mean 99.2, standard deviation 0.158, t(0.975, 4) = 2.776: 99.2 -+ 2.776 * 0.158 * sqrt(1.2)
+    assert ours == [scoreboard.ONE_EPOCH, "OneEpoch", "20,000", "1", "99.24 %", "99.20 ± 0.16 (n = 5)",
+                    "[98.72, 99.68]", "", ""]
+    assert scoreboard.scoreboard(notebook="twenty_epochs").rows == []
+
+
+def test_the_run_of_now_takes_its_seeds_place(recorded):
+    recorded(five(OURS))
+    (row,) = scoreboard.scoreboard(OURS | {"seed": 4, "test_accuracy": 0.999}).rows
+    assert row[5].startswith("99.30") and row[5].endswith("(n = 5)")
+    (row,) = scoreboard.scoreboard(OURS | {"seed": 9, "test_accuracy": 0.992}).rows
+    assert row[5].endswith("(n = 6)")
+    (row,) = scoreboard.scoreboard(OURS | {"seed": 9, "parameters": 10}).rows
+    assert row[2] == "10" and row[5].endswith("(n = 1)"), "another network does not count with the recorded ones"
+    (row,) = scoreboard.scoreboard(OURS | {"seed": 9, "profile": "quick"}).rows
+    assert row[5].endswith("(n = 5)"), "nor does a quick run"
+
+
+def test_the_networks_of_one_notebook_are_apart(recorded):
+    recorded(five(OURS)[:2] + five(OURS | {"model": "TwoLinear"})[:3])
+    assert {name: len(seeds) for name, seeds in scoreboard.entries().items()} == {
+        "challenges/one_epoch.ipynb: TwoLinear": 3, "challenges/one_epoch.ipynb: OneEpoch": 2}
+
+
+def test_only_the_courses_own_runs_count(recorded):
+    recorded([OURS, OURS | {"seed": 1, "reference": False, "test_accuracy": 0.5}])
+    (row,) = scoreboard.scoreboard().rows
+    assert row[5].endswith("(n = 1)")
+
+
+def test_challenges_stay_out_of_the_lessons_table(recorded):
+    readme = f"{results.MARKERS[0]}\n{results.MARKERS[1]}"
+    table = results.readme_table(readme, [RUN | {"reference": True}, OURS])
+    assert "03_twenty_epochs" in table and "one_epoch" not in table
+
+
+def test_trials_are_grouped_by_configuration(tmp_path, monkeypatch):
+    (tmp_path / "results").mkdir()
+    monkeypatch.setattr(scoreboard, "project_root", lambda: tmp_path)
+    trial = {"challenge": "mine", "why": "rate", "given": {"net": "c3-4", "lr": 0.1},
+             "config": {"net": "c3-4", "lr": 0.1, "epochs": 3}, "parameters": 100, "seconds": 4.0}
+    lines = [trial | {"seed": 0, "val_accuracy": 0.98}, trial | {"seed": 1, "val_accuracy": 0.99},
+             trial | {"challenge": "another", "val_accuracy": 0.5}]
+    (tmp_path / "results" / "trials.jsonl").write_text("\n".join(map(json.dumps, lines)))
+    assert scoreboard.trials("mine").rows == [["rate", "`c3-4`", "lr 0.1", "100", "3", "2", "98.50 %", "4"]]
+
+
+@pytest.mark.parametrize(("line", "parameters"), [
+    # weights without biases, two for each channel of a batch norm, and the classifier's with its biases
+    ("c3-8 P gap", 72 + 16 + 90),
+    ("c5s2-4 d3 l1-6 P flat", 100 + 8 + 36 + 8 + 24 + 6 * 49 * 10 + 10),
+    ("v3-4 c3g2-8 D.1 P P flat", 36 + 8 + 144 + 16 + 8 * 36 * 10 + 10),
+])
+def test_a_line_of_layers_has_its_parameters(line, parameters):
+    model = search.network(line)
+    assert count_parameters(model) == parameters
+    assert model(torch.zeros(2, 1, 28, 28)).shape == (2, 10)
+
+
+def test_a_trial_never_sees_the_test_images(tiny):
+    class Closed:
+        def __iter__(self):
+            raise AssertionError("the test images were opened")
+
+    split = data.Split(*tiny)
+    dataset = SimpleNamespace(train=split, val=split, test=Closed())
+    trial = search.trial({"net": "c5s2-4 P flat", "epochs": 2, "batch": 50}, 0, dataset)
+    assert trial["given"]["net"] == "c5s2-4 P flat" and trial["config"]["lr"] == search.DEFAULTS["lr"]
+    assert trial["val_accuracy"] == round(trial["val_curve"][-1], 4)
+
+
+def test_the_readme_carries_the_scoreboard():
+    readme = (data.project_root() / "README.md").read_text(encoding="utf-8")
+    assert readme == scoreboard.readme_section(readme), "run: python -m mnist_helpers table --write"
