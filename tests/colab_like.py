@@ -6,8 +6,8 @@ By default it walks lesson 1. Not a part of pytest, since Colab's packages take 
 
 The course is cloned from this checkout's last commit, so commit first. Each notebook runs from top to bottom in the
 quick profile, then its set-up cell again. No cell may fail, the package has to come from the clone, the set-up cell to
-say what it brings and to change nothing the second time, and no package but torchsummary may come, go or change. Last,
-the set-up cell is put into each of `TROUBLES` and has to fail with one sentence that says what to do.
+say what it brings and to change nothing the second time, and no package but `BROUGHT` may come, go or change. Last, the
+set-up cell is put into each of `TROUBLES` and has to fail with one sentence that says what to do.
 """
 
 import argparse
@@ -25,11 +25,13 @@ import nbformat
 from mnist_helpers import data, notebooks
 
 # Of Colab's own list for Python 3.13 (https://github.com/googlecolab/backend-info, August 2026) what the notebooks
-# import and what runs them; notebook, since a newer one needs JupyterLab. torchsummary is left out, which Colab has on
-# some machines only, so that the set-up cell installs it.
+# import and what runs them; notebook, since a newer one needs JupyterLab. Left out is what Colab has on some machines
+# only, so that the set-up cell installs it.
+BROUGHT = ["torchsummary", "anywidget", "psygnal"]
 TORCH = ["torch==2.11.0", "torchvision==0.26.0"]
 PINS = [*TORCH, "numpy==2.1.3", "matplotlib==3.10.0", "scipy==1.16.3", "scikit-learn==1.6.1", "tqdm==4.67.3",
-        "filelock==3.32.3", "joblib==1.5.3", "packaging==26.3", "ipykernel==6.17.1", "ipython==7.34.0",
+        "filelock==3.32.3", "safetensors==0.6.2", "pillow==11.3.0", "joblib==1.5.3", "packaging==26.3",
+        "ipykernel==6.17.1", "ipython==7.34.0",
         "ipywidgets==7.7.1", "notebook==6.5.7", "jupyter_client==7.4.9", "jupyter_core==5.9.1", "nbclient==0.10.4",
         "nbconvert==7.17.1", "nbformat==5.11.1", "traitlets==5.7.1", "pyzmq==26.2.1", "tornado==6.5.7", "pip==24.1.2",
         "setuptools==75.2.0"]
@@ -94,14 +96,14 @@ def walk(python, path, settings):
     done, error = execute(python, cells, settings)
     if done is None:
         return error
-    changed = {pin for pin in pip(python, "freeze", "--all") ^ before if not pin.startswith("torchsummary==")}
+    changed = {pin for pin in pip(python, "freeze", "--all") ^ before if pin.split("==")[0] not in BROUGHT}
     *versions, package = json.loads(done.cells[-1].outputs[-1].text)
     if changed or [version.partition("+")[0] for version in versions] != TORCH:
         return f"other packages than Colab's: {changed or versions}"
     if "/mnist-course/" not in package:
         return f"mnist_helpers is not the clone's but {package}"
     said = "".join(output.get("text", "") for output in setup_cell(done).outputs)
-    return None if notebooks.repository() in said and "torchsummary" in said else f"the set-up cell said {said!r}"
+    return None if notebooks.repository() in said and " ".join(BROUGHT) in said else f"the set-up cell said {said!r}"
 
 
 def trouble(python, old, new, settings):
@@ -130,7 +132,7 @@ def main():
         checks = [(path.name, walk, (python, path, settings)) for path in paths]
         checks += [(name, trouble, (python, old, new, settings | more)) for name, (old, new, more) in TROUBLES.items()]
         for name, check, inputs in checks:
-            pip(python, "uninstall", "-qq", "--yes", "torchsummary")
+            pip(python, "uninstall", "-qq", "--yes", *BROUGHT)
             started = time.perf_counter()
             wrong = check(*inputs)
             result = f"BAD  {name}: {wrong}" if wrong else f"ok   {name}"

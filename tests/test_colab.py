@@ -55,7 +55,7 @@ def test_each_trouble_is_told_in_one_sentence_every_time(tmp_path, settings, set
     assert old in set_up
     twice = f"""
 cell = {set_up.replace(old, new)!r}
-del sys.path[-{len(PACKAGES)}:]  # torchsummary with them
+del sys.path[-{len(PACKAGES)}:]  # torchsummary and the rest with them
 try:
     exec(cell)
 except RuntimeError:
