@@ -12,6 +12,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import nbformat
+import torch
+from safetensors.torch import load_file
 
 from . import results
 from .data import damaged, project_root
@@ -25,6 +27,7 @@ class Execution:
     seconds: float = 0.0
     notebook: str = ""  #: as JSON: a parent process need not know papermill's classes
     runs: list = field(default_factory=list)
+    weights: bytes = b""  #: of a lesson's network, as safetensors
     error: str | None = None
 
 
@@ -87,11 +90,14 @@ def execute(path, seed=None, profile="full", show=True, text=None):
             error = f"{type(raised).__name__}: {raised}".strip()
         # A run that was recorded before something failed, such as the floor of its accuracy, is a result too.
         runs = [run | {"code": code} for run in results.read(collected)]
-        return Execution(path, time.perf_counter() - started, nbformat.writes(done) if done else "", runs, error)
+        weights = collected.with_name(results.WEIGHTS)
+        return Execution(path, time.perf_counter() - started, nbformat.writes(done) if done else "", runs,
+                         weights.read_bytes() if weights.exists() else b"", error)
 
 
 def save(execution):
-    """Write an execution's outputs into its notebook, in one step, with the fingerprint of the code that made them.
+    """Write an execution's outputs into its notebook, in one step, with the fingerprint of the code that made them,
+    and a lesson's weights into `weights_file`.
 
     Raises `ValueError` for anything but a full run on MNIST, or if the notebook has changed since. A notebook that
     trains nothing records no run; it is saved if MNIST was there.
@@ -117,6 +123,36 @@ def save(execution):
         "mnist_helpers": {"fingerprint": fingerprint(notebook), "profile": "full", "dataset": "mnist"},
     }
     results.replace_file(execution.path, nbformat.writes(notebook) + "\n")
+    if execution.weights:
+        weights_file(execution.path).parent.mkdir(exist_ok=True)
+        weights_file(execution.path).write_bytes(execution.weights)
+
+
+def network(path, name=None):
+    """A fresh network of a notebook, of its class called ``name`` or of the first: networks are written in the
+    notebooks and nowhere else.
+
+    Raises `ValueError` if there is no such class.
+    """
+    definition = re.compile(r"^class (" + (name or r"\w+") + r")\(nn\.Module\)", re.MULTILINE)
+    for cell in nbformat.read(path, as_version=4).cells:
+        if cell.cell_type == "code" and (found := definition.search(cell.source)):
+            scope = {"torch": torch, "nn": torch.nn, "F": torch.nn.functional}
+            exec(cell.source, scope)
+            return scope[found[1]]()
+    raise ValueError(f"{path.name} has no network {name or ''}".rstrip())
+
+
+def weights_file(path):
+    """Where the weights of a lesson's saved run are kept."""
+    return project_root() / "results" / "weights" / f"{path.stem}.safetensors"
+
+
+def trained(path):
+    """The network of a lesson with the weights of the run whose outputs it shows, in eval mode."""
+    model = network(path)
+    model.load_state_dict(load_file(weights_file(path)))
+    return model.eval()
 
 
 def _joined(outputs):
@@ -132,9 +168,12 @@ def _joined(outputs):
 
 
 def _as_seen(output):
-    """A stream as a terminal shows it: of a line rewritten by carriage returns, the last version."""
+    """A stream as a terminal shows it: of a line rewritten by carriage returns, the last version. A widget without its
+    kernel: the picture that stands in its place."""
     if output.output_type == "stream":
         output.text = "\n".join(line.rstrip("\r").rpartition("\r")[2] for line in output.text.split("\n"))
+    elif "data" in output:
+        output.data.pop("application/vnd.jupyter.widget-view+json", None)
     return output
 
 

@@ -8,10 +8,13 @@ import re
 from importlib.metadata import version
 from pathlib import Path
 
+from safetensors.torch import save_file
+
 from .data import project_root
 from .stats import mcnemar, mean_over_seeds, newcombe_interval, paired_difference, wilson_interval
 
 MARKERS = "<!-- results:start -->", "<!-- results:end -->"
+WEIGHTS = "weights.safetensors"  # what the network of a lesson learnt, beside the record of its run
 
 # What the exercises this course rebuilds published, and the images they measured it on.
 TRAINING = "training images"
@@ -40,7 +43,8 @@ def record(notebook, dataset, model, history, test, seed, **more):
     ``notebook`` is its path below ``notebooks/``, ``dataset`` what `load_mnist` returned, ``history`` what `fit` did
     and ``test`` the `Evaluation` on the test images. ``mistakes`` keeps each wrong prediction by the number of its
     image, so that two runs can be compared image by image. A run of the full profile is appended to `runs_file`; the
-    command line collects the runs it starts by setting ``MNIST_RUN_RECORD`` to a file of its own.
+    command line collects the runs it starts, and the weights of a lesson's network, by setting ``MNIST_RUN_RECORD`` to
+    a file of its own.
     """
     if not history["seconds"]:
         raise ValueError("no epoch was completed, so there is nothing to record: train again")
@@ -72,6 +76,9 @@ def record(notebook, dataset, model, history, test, seed, **more):
     collector = os.environ.get("MNIST_RUN_RECORD")
     if collector:
         append(run, Path(collector))
+        if notebook in PUBLISHED:
+            save_file({name: value.cpu().contiguous() for name, value in model.state_dict().items()},
+                      Path(collector).with_name(WEIGHTS))
     elif dataset.profile == "full" and not history["interrupted"]:
         append(run)
     return run

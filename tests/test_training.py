@@ -5,6 +5,7 @@ import functools
 import subprocess
 import sys
 import time
+from collections import Counter
 from pathlib import Path
 
 import pytest
@@ -12,6 +13,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 from torch.optim import lr_scheduler
+from torch.utils._python_dispatch import TorchDispatchMode
 
 import mnist_helpers as mh
 from mnist_helpers import training
@@ -393,3 +395,47 @@ def test_one_bar_an_epoch_shows_loss_and_accuracy(tiny, network, capsys):
     lines = [line.rpartition("\r")[2] for line in capsys.readouterr().out.strip().split("\n")]
     assert [line[:9] for line in lines] == ["epoch 1/2", "epoch 2/2"]
     assert all("100%" in line and "loss" in line and "accuracy" in line and "validation" in line for line in lines)
+
+
+# ---------------------------------------------------------------- speed, as counts that no busy machine changes
+
+
+class Operations(TorchDispatchMode):
+    """Counts every operation PyTorch runs inside, by name; ``aten._local_scalar_dense`` waits for the device."""
+
+    def __init__(self):
+        super().__init__()
+        self.counts = Counter()
+
+    def __torch_dispatch__(self, operation, types, arguments=(), keywords=None):
+        self.counts[str(operation.overloadpacket)] += 1
+        return operation(*arguments, **keywords or {})
+
+
+def operations(network, tiny, batch_size, repeats=1):
+    images, labels = (tensor.repeat(repeats, *[1] * (tensor.ndim - 1)) for tensor in tiny)
+    augment = mh.Augment(mh.CenterCropResize(22, p=0.1), mh.Rotation(15), mh.Translation(0.1), mh.Brightness(0.2))
+    model = network()
+    with Operations() as inside:
+        # SGD, since Adam reads its own step counts, which stay on the CPU.
+        training.train_epoch(model, (images, labels), optimizer=torch.optim.SGD(model.parameters(), lr=0.01),
+                             batch_size=batch_size, augment=augment)
+    return inside.counts
+
+
+def test_an_epoch_does_not_wait_for_the_device_batch_by_batch(network, tiny):
+    few, many = operations(network, tiny, 20), operations(network, tiny, 20, repeats=4)
+    waits = [sum(counts[f"aten.{name}"] for name in ("_local_scalar_dense", "nonzero", "equal"))
+             for counts in (few, many)]
+    assert waits[0] == waits[1] > 0
+
+
+def test_no_work_is_done_image_by_image(network, tiny):
+    """A batch of twice the size takes the same operations, each on more images."""
+    assert operations(network, tiny, 20) == operations(network, tiny, 40, repeats=2)
+
+
+def test_a_batch_is_resampled_once_and_gathered_once(network, tiny):
+    counts = operations(network, tiny, 20)
+    assert counts["aten.grid_sampler_2d"] == 5
+    assert counts["aten.index"] == 2 * 5  # the images and their labels
