@@ -1,4 +1,4 @@
-"""The command line: ``python -m benchmarks epoch | startup [--json FILE]``."""
+"""The command line: ``python -m benchmarks [epoch] [time-to-accuracy] [limit] [growth] [startup] [--json FILE]``."""
 
 import argparse
 import json
@@ -7,35 +7,68 @@ from pathlib import Path
 
 import torch
 
-from mnist_helpers import training
+from mnist_helpers import data, results, training
 
-from . import epoch, startup
+from . import epoch, growth, limit, startup, time_to_accuracy
 
-BENCHMARKS = {"epoch": epoch, "startup": startup}
+BENCHMARKS = {"epoch": epoch, "time-to-accuracy": time_to_accuracy, "limit": limit, "growth": growth,
+              "startup": startup}
+MARKERS = "<!-- benchmarks:start -->", "<!-- benchmarks:end -->"
 
 
 def machine():
     """What the figures were measured on."""
-    return (f"{training.describe(torch.device('cpu'))}, {os.cpu_count()} cores, {torch.get_num_threads()} threads, "
-            f"torch {torch.__version__}")
+    devices = [torch.device("cpu"), *([torch.device("cuda")] if torch.cuda.is_available() else [])]
+    return (f"{' and '.join(training.describe(device) for device in devices)}, {os.cpu_count()} cores, "
+            f"{torch.get_num_threads()} threads, torch {torch.__version__}"
+            + ("" if len(devices) > 1 else "; no GPU there, so its figures are missing"))
+
+
+def results_file():
+    return data.project_root() / "results" / "benchmarks.json"
+
+
+def text(measured):
+    """The tables of ``{benchmark: {"machine", "measured"}}`` as Markdown."""
+    parts = []
+    for name, module in BENCHMARKS.items():
+        if name in measured:
+            parts += [f"{caption}\n\n{table._repr_markdown_()}"
+                      for caption, table in module.tables(measured[name]["measured"]).items()]
+    on = dict.fromkeys(each["machine"] for each in measured.values())
+    return "\n\n".join([*parts, f"Measured on: {'; '.join(on)}."])
+
+
+def readme_section(readme, measured):
+    """The README's text with the tables of ``measured`` between its two markers."""
+    return results.between(readme, MARKERS, text(measured))
 
 
 def main():
-    parser = argparse.ArgumentParser(prog="python -m benchmarks", description="Measure, and print a table.")
-    parser.add_argument("benchmark", choices=BENCHMARKS)
+    parser = argparse.ArgumentParser(prog="python -m benchmarks", description="Measure, and print tables.")
+    parser.add_argument("benchmarks", nargs="*", metavar="BENCHMARK", help=f"of {', '.join(BENCHMARKS)}; default: all")
     parser.add_argument("--repeats", type=int, default=5, help="rounds; medians are taken over them (default: 5)")
-    parser.add_argument("--images", type=int, help="of an epoch (default: all 55,000)")
     parser.add_argument("--json", type=Path, metavar="FILE", help="and write the measurements there")
+    parser.add_argument("--save", action="store_true",
+                        help="and keep them as the course's own, in results/benchmarks.json and the README")
     options = parser.parse_args()
-    module = BENCHMARKS[options.benchmark]
-    if options.images and module is not epoch:
-        parser.error("--images is for the benchmark of an epoch")
-    more = {"images": options.images} if options.images else {}
-    measured = module.run(repeats=options.repeats, **more)
+    if unknown := set(options.benchmarks) - set(BENCHMARKS):
+        parser.error(f"there is no benchmark {', '.join(unknown)}; there are {', '.join(BENCHMARKS)}")
+    if options.repeats < 1:
+        parser.error("--repeats must be at least 1")
+    measured = {}
     print(machine())
-    print(module.table(measured))
-    if options.json:
-        options.json.write_text(json.dumps({"machine": machine(), "measured": measured}, indent=1) + "\n")
+    for name in options.benchmarks or BENCHMARKS:
+        measured[name] = {"machine": machine(), "measured": BENCHMARKS[name].run(repeats=options.repeats)}
+        for caption, table in BENCHMARKS[name].tables(measured[name]["measured"]).items():
+            print(f"\n{caption}\n\n{table}", flush=True)
+        if options.json:
+            results.replace_file(options.json, json.dumps(measured, indent=1) + "\n")
+        if options.save:
+            kept = json.loads(results_file().read_text()) if results_file().exists() else {}
+            results.replace_file(results_file(), json.dumps(kept | measured, indent=1) + "\n")
+            readme = data.project_root() / "README.md"
+            results.replace_file(readme, readme_section(readme.read_text(encoding="utf-8"), kept | measured))
 
 
 if __name__ == "__main__":

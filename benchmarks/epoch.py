@@ -6,7 +6,7 @@ import time
 import torch
 
 import mnist_helpers as mh
-from mnist_helpers.results import Table, percent
+from mnist_helpers.results import Table
 
 from . import pipelines
 
@@ -19,35 +19,44 @@ def timed(epoch, case, model, *arguments):
     return {"seconds": seconds, "val_accuracy": mh.evaluate(model, pipelines.mnist().val).accuracy}
 
 
-def published(case, images, workers):
-    return timed(pipelines.published_epoch, case, pipelines.network(case), images, workers)
+def published(case, images, workers, seed=0):
+    return timed(pipelines.published_epoch, case, pipelines.network(case, seed), images, workers)
 
 
-def ours(case, images, precision=None):
-    model = pipelines.network(case)
+def ours(case, images, precision=None, device="cpu", seed=0):
+    model = pipelines.network(case, seed).to(device)
     if precision:
         model = model.to(memory_format=torch.channels_last)
     return timed(pipelines.our_epoch, case, model, images, precision)
 
 
+def best_workers(case, images):
+    """The number of a DataLoader's workers, of 0, 1 and 2, with which the published epoch is fastest here."""
+    return min((0, 1, 2), key=lambda workers: published(case, images, workers)["seconds"])
+
+
 def measure(case, images, repeats):
-    """Alternate the two ``repeats`` times; the published one with the number of workers that serves it best."""
-    ours(case, images)  # the first run of each pays for start-up
-    workers = min((0, 1, 2), key=lambda workers: published(case, images, workers)["seconds"])
-    fast = mh.training.fast_precision(torch.device("cpu"))
-    rounds = []
-    for _ in range(repeats):
-        rounds.append({"published": published(case, images, workers), "float32": ours(case, images)})
-        if fast:
-            rounds[-1]["bfloat16"] = ours(case, images, fast)
+    """Alternate the published epoch and ours ``repeats`` times, under a new seed each time; ours in float32 and in the
+    fast precision, on the CPU and on a GPU if there is one."""
+    sides = {}
+    for name in ["cpu", *(["cuda"] if torch.cuda.is_available() else [])]:
+        sides[f"{name}, float32"] = (None, name)
+        if fast := mh.training.fast_precision(torch.device(name)):
+            sides[f"{name}, {str(fast).removeprefix('torch.')}"] = (fast, name)
+    for side in sides.values():
+        ours(case, images, *side)  # the first run pays for start-up
+    workers, rounds = best_workers(case, images), []
+    for seed in range(repeats):
+        rounds.append({"published": published(case, images, workers, seed)})
+        rounds[-1] |= {name: ours(case, images, *side, seed) for name, side in sides.items()}
     return {"case": case, "images": images, "workers": workers, "rounds": rounds}
 
 
-def run(images=55_000, repeats=5):
+def run(repeats=5, images=55_000):
     return [measure(case, images, repeats) for case in pipelines.CASES]
 
 
-def table(measured):
+def tables(measured):
     """Of each case the medians of an epoch's seconds, and of the ratios within a round with the smallest and the
     largest; and the mean validation accuracy after that one epoch."""
     rows = []
@@ -56,8 +65,11 @@ def table(measured):
             values = [each[name] for each in case["rounds"]]
             ratios = sorted(each["published"]["seconds"] / each[name]["seconds"] for each in case["rounds"])
             label = f"published, {case['workers']} workers" if name == "published" else f"ours, {name}"
+            accuracies = [100 * value["val_accuracy"] for value in values]
             rows.append([case["case"], label,
                          f"{statistics.median(value['seconds'] for value in values):.1f}",
                          f"{statistics.median(ratios):.1f}x [{ratios[0]:.1f}, {ratios[-1]:.1f}]",
-                         percent(statistics.fmean(value["val_accuracy"] for value in values))])
-    return Table(["network", "epoch", "seconds", "times as fast [smallest, largest]", "validation"], rows)
+                         f"{statistics.fmean(accuracies):.2f} [{min(accuracies):.2f}, {max(accuracies):.2f}]"])
+    return {"One epoch as published and as here: the same network, images, batch size, augmentation and threads.":
+            Table(["network", "epoch", "seconds", "times as fast [smallest, largest]",
+                   "validation (%) [smallest, largest]"], rows)}

@@ -5,7 +5,8 @@
 Every trial is appended to ``results/trials.jsonl``, the ones that led nowhere included; the test images are not opened.
 A network is a line of layers: ``c5s2-16`` is a 5x5 convolution of stride 2 to 16 channels, ``v3-8`` one without
 padding, ``d3`` a depthwise one, each followed by batch normalisation and ReLU (``l1-8`` is a 1x1 convolution without);
-``P`` pools 2x2, ``D.1`` drops out, ``gap`` averages or ``flat`` flattens, and the classifier follows.
+``=`` applies the convolution before it once more, the same weights with a batch norm of their own. ``P`` pools 2x2,
+``D.1`` drops out, ``gap`` averages or ``flat`` flattens, and the classifier follows.
 """
 
 import argparse
@@ -38,6 +39,9 @@ def network(line):
         if word == "P":
             layers.append(nn.MaxPool2d(2))
             side //= 2
+        elif word == "=":
+            again = next(layer for layer in reversed(layers) if isinstance(layer, nn.Conv2d))
+            layers += [again, nn.BatchNorm2d(channels), nn.ReLU()]
         elif word == "gap":
             layers += [nn.AdaptiveAvgPool2d(1), nn.Flatten()]
             side = 1

@@ -20,10 +20,11 @@ def run(repeats=5):
              for name, step in STEPS.items()} for _ in range(repeats)]
 
 
-def table(measured):
+def tables(measured):
     rows = []
     for name in STEPS:
         values = sorted(each[name] for each in measured)
         beyond = statistics.median(each[name] - each["import torch"] for each in measured)
         rows.append([name, f"{statistics.median(values):.2f} s [{values[0]:.2f}, {values[-1]:.2f}]", f"{beyond:.2f} s"])
-    return Table(["step", "seconds [smallest, largest]", "beyond torch's own import"], rows)
+    return {"Start-up, each step in a fresh process:": Table(
+        ["step", "seconds [smallest, largest]", "beyond torch's own import"], rows)}

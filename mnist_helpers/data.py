@@ -284,17 +284,27 @@ def prepare_digit(ink):
     ink = torch.as_tensor(ink, dtype=torch.float32)
     if ink.ndim != 2:
         raise ValueError(f"a drawing has two dimensions, (height, width); this one has shape {tuple(ink.shape)}")
-    page = torch.zeros(28, 28)
-    if not (ink > 0).any():
-        return page.byte()
+    return centred(boxed(ink)) if (ink > 0).any() else torch.zeros(28, 28, dtype=torch.uint8)
+
+
+def boxed(ink):
+    """The part of ``(height, width)`` that is not zero, scaled until its longer side is 20: uint8, 255 where it is
+    brightest."""
+    ink = torch.as_tensor(ink, dtype=torch.float32)
     rows, columns = (ink > 0).any(1).nonzero(), (ink > 0).any(0).nonzero()
     box = ink[rows.min() : rows.max() + 1, columns.min() : columns.max() + 1]
     size = [max(1, round(side * 20 / max(box.shape))) for side in box.shape]
     box = F.interpolate(box[None, None], size=size, mode="bilinear", antialias=True)[0, 0]
-    corner = []
-    for axis, side in enumerate(size):
-        mass = box.sum(1 - axis)
+    return (box / box.max() * 255).round().byte()
+
+
+def centred(box):
+    """A small uint8 image ``(height, width)`` on a black page, its centre of mass on pixel (14, 14): uint8
+    ``(28, 28)``. It is moved by whole pixels, and never over the edge."""
+    page, corner = torch.zeros(28, 28, dtype=torch.uint8), []
+    for axis, side in enumerate(box.shape):
+        mass = box.sum(1 - axis).float()
         centre = (mass * torch.arange(side)).sum() / mass.sum()
         corner.append(min(max(0, round(14 - centre.item())), 28 - side))
-    page[corner[0] : corner[0] + size[0], corner[1] : corner[1] + size[1]] = box / box.max() * 255
-    return page.round().byte()
+    page[corner[0] : corner[0] + box.shape[0], corner[1] : corner[1] + box.shape[1]] = box
+    return page

@@ -4,7 +4,8 @@ Colours are Okabe and Ito's, which colour-blind readers tell apart; the backgrou
 figure reads the same on a dark page. What was not measured on MNIST says so in its title.
 """
 
-import matplotlib.pyplot as plt
+import itertools
+
 import torch
 
 BLUE, ORANGE, GREEN, GREY = "#0072B2", "#D55E00", "#009E73", "#666666"
@@ -13,11 +14,13 @@ STYLE = {
     "text.color": "#222222", "axes.labelcolor": "#222222", "axes.edgecolor": "#666666",
     "xtick.color": "#222222", "ytick.color": "#222222", "font.size": 10, "axes.titlesize": 11,
     "axes.spines.top": False, "axes.spines.right": False, "axes.grid": False,
-    "axes.prop_cycle": plt.cycler(color=[BLUE, ORANGE, GREEN, "#CC79A7", "#E69F00", "#56B4E9"]),
+    "axes.prop_cycle": f"cycler('color', {[BLUE, ORANGE, GREEN, '#CC79A7', '#E69F00', '#56B4E9']})",
 }
 
 
 def _figure(title, source, rows=1, columns=1, size=(7, 3), **options):
+    import matplotlib.pyplot as plt  # a third of a second, which not everyone who imports the package needs
+
     with plt.rc_context(STYLE):
         figure, axes = plt.subplots(rows, columns, figsize=size, layout="constrained", squeeze=False, **options)
     plt.close(figure)  # or the notebook shows it twice
@@ -28,9 +31,9 @@ def _figure(title, source, rows=1, columns=1, size=(7, 3), **options):
 def _sheet(images, titles, title, source, columns, row_labels=(), colors=(), size=0.8, **imshow):
     """A grid of small pictures: ``images`` is a list of ``(height, width)`` tensors."""
     rows = -(-len(images) // columns)
-    lines = max((text.count("\n") + 1 for text in titles if text), default=0)
-    figure, axes = _figure(title, source, rows, columns,
-                           size=(columns * size, rows * (size + 0.17 * lines) + 0.4))
+    lines = sum(max((text.count("\n") + 1 for text in titles[row * columns :][:columns] if text), default=0)
+                for row in range(rows))
+    figure, axes = _figure(title, source, rows, columns, size=(columns * size, rows * size + 0.17 * lines + 0.4))
     for number, axis in enumerate(axes.flat):
         axis.set(xticks=[], yticks=[])
         axis.spines[:].set_visible(False)
@@ -182,6 +185,76 @@ def seeds(accuracies, source="MNIST", title="One dot a seed"):
     return figure
 
 
-def pictures(images, titles, source, title, columns=10):
-    """Any images ``(n, 1, height, width)`` with a line or two of text above each."""
-    return _sheet(list(images[:, 0]), titles, title, source, min(columns, len(images)), size=1.05)
+def frontier(ours, published, what, title, source="MNIST", bottom=0.988):
+    """Test accuracy against ``what`` on a logarithmic scale: ``{name: (x, mean, std)}`` of ours, with the standard
+    deviation over seeds as a bar, and published pairs ``(x, accuracy)``. What lies below ``bottom`` is left out: it
+    would flatten all the others."""
+    figure, ((axis,),) = _figure(title, source, size=(9, 4.2))
+    axis.plot(*zip(*[(x, 100 * accuracy) for x, accuracy in published if accuracy >= bottom], strict=True), "x",
+              color=GREY, markersize=8, label="published, single runs")
+    looks = itertools.product("osD^", (BLUE, ORANGE, GREEN))
+    for (name, (x, mean, std)), (marker, color) in zip(ours.items(), looks, strict=False):
+        if mean >= bottom:
+            axis.errorbar(x, 100 * mean, 100 * std, fmt=marker, color=color, capsize=4, markersize=6, label=name)
+    axis.axhline(99.4, color=GREY, linewidth=0.8, linestyle=":")
+    axis.set_xscale("log")
+    axis.set_ylim(bottom=100 * bottom)
+    axis.set(xlabel=f"{what} (logarithmic scale)", ylabel="test accuracy (%)")
+    axis.grid(alpha=0.25)
+    axis.legend(frameon=False, loc="center left", bbox_to_anchor=(1, 0.5), fontsize=8)
+    return figure
+
+
+def pictures(images, titles, source, title, columns=10, row_labels=(), **imshow):
+    """Any images ``(n, 1, height, width)`` with a line or two of text above each, and a label before each row."""
+    return _sheet(list(images[:, 0]), titles, title, source, min(columns, len(images)), row_labels, size=1.05, **imshow)
+
+
+def marked(images, marks, titles, source, title, columns=8, row_labels=(), **imshow):
+    """`pictures` with orange laid over them: ``marks``, bool or float ``(n, 1, height, width)``, go from 0, which
+    leaves a pixel as it is, to 1, which covers it."""
+    figure = pictures(images, titles, source, title, columns, row_labels, **imshow)
+    for axis, mark in zip(figure.axes, marks[:, 0].detach().float(), strict=False):
+        orange = torch.tensor([int(ORANGE[start : start + 2], 16) / 255 for start in (1, 3, 5)]).expand(*mark.shape, 3)
+        axis.imshow(torch.cat([orange, mark.clamp(0, 1)[..., None]], dim=2).numpy())
+    return figure
+
+
+def channels(values, source, title="The numbers of each channel"):
+    """How the numbers of each channel are distributed, for ``{name: activations}`` of ``(n, channels, height, width)``,
+    a panel each, on one scale.
+
+    The box holds the middle half of a channel's numbers, its whiskers 5 to 95 %, the dot is their mean.
+    """
+    columns = min(2, len(values))
+    rows = -(-len(values) // columns)
+    figure, axes = _figure(title, source, rows, columns, size=(5 * columns, 2.6 * rows + 0.4), sharex=True, sharey=True)
+    for axis, (name, activations) in zip(axes.flat, values.items(), strict=False):
+        each = activations.detach().cpu().transpose(0, 1).flatten(1)           # channels, numbers
+        axis.axhline(0, color=GREY, linewidth=0.8)
+        blue = {f"{part}props": {"color": BLUE} for part in ("median", "box", "whisker", "cap")}
+        axis.boxplot(each.T.numpy(), positions=range(len(each)), manage_ticks=False, whis=(5, 95), showfliers=False,
+                     **blue)
+        axis.plot(each.mean(1), "o", color=ORANGE, markersize=4)
+        axis.set_title(name)
+        axis.set(xlabel="channel", ylabel="value", xticks=range(len(each)))
+        axis.label_outer()
+    return figure
+
+
+def before_and_after(pairs, source, title, per_panel=2_000):
+    """What a layer makes of single numbers, for ``{name: (before, after)}`` of two tensors of one shape: a panel each,
+    all on one scale.
+
+    Of each panel's numbers at most ``per_panel`` are drawn, evenly spaced.
+    """
+    figure, (axes,) = _figure(title, source, 1, len(pairs), size=(2.5 * len(pairs), 2.9), sharex=True, sharey=True)
+    for axis, (name, (before, after)) in zip(axes, pairs.items(), strict=True):
+        step = -(-before.numel() // per_panel)
+        axis.plot(before.detach().cpu().flatten()[::step], after.detach().cpu().flatten()[::step], ".", color=BLUE,
+                  markersize=3, alpha=0.5)
+        axis.set_title(name)
+        axis.set_xlabel("before")
+        axis.grid(alpha=0.25)
+    axes[0].set_ylabel("after")
+    return figure

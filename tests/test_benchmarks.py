@@ -1,13 +1,16 @@
 """The benchmarks' arithmetic on measurements made up by hand, and that both sides of a comparison do the same work."""
 
+import json
 import subprocess
 import sys
 
 import pytest
+import scipy.stats
 import torch
 
 import mnist_helpers as mh
-from benchmarks import epoch, pipelines, startup
+from benchmarks import __main__ as command
+from benchmarks import epoch, growth, limit, pipelines, startup, time_to_accuracy
 from mnist_helpers import data
 from mnist_helpers.summary import count_parameters
 
@@ -18,14 +21,15 @@ def test_ratios_are_taken_within_a_round():
 
     rounds = [{"published": timing(20), "float32": timing(4)}, {"published": timing(90), "float32": timing(30, 0.8)},
               {"published": timing(30), "float32": timing(5)}]
-    published, ours = epoch.table([{"case": "a", "images": 9, "workers": 2, "rounds": rounds}]).rows
-    assert published == ["a", "published, 2 workers", "30.0", "1.0x [1.0, 1.0]", "90.00 %"]
-    assert ours == ["a", "ours, float32", "5.0", "5.0x [3.0, 6.0]", "86.67 %"]
+    (table,) = epoch.tables([{"case": "a", "images": 9, "workers": 2, "rounds": rounds}]).values()
+    assert table.rows == [["a", "published, 2 workers", "30.0", "1.0x [1.0, 1.0]", "90.00 [90.00, 90.00]"],
+                          ["a", "ours, float32", "5.0", "5.0x [3.0, 6.0]", "86.67 [80.00, 90.00]"]]
 
 
 def test_start_up_is_told_beyond_torchs_own():
     measured = [dict(zip(startup.STEPS, values, strict=True)) for values in ((2, 3, 4), (1, 2.5, 9), (3, 3.5, 5))]
-    assert startup.table(measured).rows == [
+    (table,) = startup.tables(measured).values()
+    assert table.rows == [
         ["import torch", "2.00 s [1.00, 3.00]", "0.00 s"],
         ["import mnist_helpers", "3.00 s [2.50, 3.50]", "1.00 s"],
         ["import mnist_helpers, load_mnist()", "5.00 s [4.00, 9.00]", "2.00 s"]]
@@ -61,7 +65,72 @@ def test_both_sides_start_from_the_same_pixels(mnist_root):
     pipelines.published_dataset.cache_clear()
 
 
-def test_the_command_line_refuses_what_it_does_not_know():
-    done = subprocess.run([sys.executable, "-m", "benchmarks", "startup", "--images", "9"], cwd=data.project_root(),
+def test_an_epoch_is_measured_on_both_sides(mnist_root):
+    measured = epoch.measure("iteration 5", 192, repeats=2)
+    assert measured["workers"] in (0, 1, 2) and len(measured["rounds"]) == 2
+    assert {"published", "cpu, float32"} <= set(measured["rounds"][0])
+    assert all(each["seconds"] > 0 for side in measured["rounds"] for each in side.values())
+
+
+def test_the_operations_of_a_step_are_those_counted_by_hand(mnist_root):
+    """Lesson 5's network: a multiplication and an addition for each weight at each position of its output; backwards
+    twice that, except in the first layer, whose input needs no gradient."""
+    measured = limit.step("iteration 5", None, repeats=1)
+    model, work, first = pipelines.network("iteration 5"), 0, []
+
+    def count(module, inputs, output):
+        nonlocal work
+        operations = 2 * module.weight.numel() * (output[0].numel() // len(module.weight))
+        work += operations * (3 if first else 2)
+        first.append(module)
+
+    for module in model.modules():
+        if isinstance(module, torch.nn.Conv2d | torch.nn.Linear):
+            module.register_forward_hook(count)
+    model(torch.zeros(1, 1, 28, 28))
+    assert measured["flops"] == pytest.approx(64 * work, rel=1e-4)  # the rest is 3x3 matrices, of the augmentation
+    assert sum(share for _, share in measured["operators"]) == pytest.approx(1)
+
+
+def test_limits_are_told_as_shares():
+    measured = {"rates": {"float32": 200.0, "memory": 10.0}, "steps": [
+        {"case": "a", "precision": "float32", "flops": 3e9, "seconds": 0.03, "operators": [("aten::mm", 0.75)]}]}
+    steps, operators = limit.tables(measured).values()
+    assert steps.rows == [["a", "float32", "3.00", "30.0", "100", "200", "50%"]]
+    assert operators.rows == [["`aten::mm`", "75%"]]
+
+
+def test_a_line_is_fitted_as_scipy_fits_it():
+    x, y = [1.0, 2.0, 4.0, 8.0], [3.1, 4.9, 9.2, 16.8]
+    fit = scipy.stats.linregress(x, y)
+    assert growth.line(x, y) == pytest.approx((fit.intercept, fit.slope, fit.rvalue**2))
+
+
+def test_growth_is_measured_in_processes_of_their_own(mnist_root):
+    grown = growth.run(repeats=1, growing={"images": [640, 1_280]})
+    assert [(point["images"], point["steps"]) for point in grown["images"]] == [(640, 10), (1_280, 20)]
+    (table,) = growth.tables(grown).values()
+    assert table.rows[0][:2] == ["images", "640 to 1,280"]
+
+
+def test_time_to_accuracy_is_scaled_and_compared_within_a_round():
+    measured = {"workers": 1, "images": 55_000, "published": [40.0, 60.0],
+                "cpu": [{"seconds": 10.0, "val_accuracy": 0.994}, {"seconds": 12.0, "val_accuracy": 0.996}]}
+    (table,) = time_to_accuracy.tables(measured).values()
+    assert table.rows[0][:2] == ["published recipe, cpu", "15 x 50.0 = 750"]
+    assert table.rows[1][:4] == ["ours, cpu", "11.0 [10.0, 12.0]", "68x [60, 75]", "99.50"]
+
+
+def test_the_readme_shows_the_benchmarks_as_measured():
+    readme = (data.project_root() / "README.md").read_text(encoding="utf-8")
+    measured = json.loads(command.results_file().read_text())
+    assert set(measured) == set(command.BENCHMARKS)
+    assert command.readme_section(readme, measured) == readme
+
+
+@pytest.mark.parametrize(("arguments", "said"), [(["epochs"], "there is no benchmark epochs"),
+                                                 (["--repeats", "0"], "--repeats must be at least 1")])
+def test_the_command_line_refuses_what_it_does_not_know(arguments, said):
+    done = subprocess.run([sys.executable, "-m", "benchmarks", *arguments], cwd=data.project_root(),
                           capture_output=True, text=True)
-    assert done.returncode == 2 and "--images is for the benchmark of an epoch" in done.stderr
+    assert done.returncode == 2 and said in done.stderr

@@ -1,5 +1,6 @@
-"""Lesson 1 as a learner sees it: a real JupyterLab in a real browser, Run All Cells, look at the page."""
+"""Notebooks as a learner sees them: a real JupyterLab in a real browser, Run All Cells, look at the page."""
 
+import contextlib
 import json
 import os
 import shutil
@@ -14,19 +15,28 @@ import pytest
 
 from mnist_helpers import notebooks
 
+SHOWN = ["01_baseline", "05_under_20k", "draw_a_digit"]
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
 QUIET = ["--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking",
          "--disable-component-update", "--disable-sync"]
 
+# Every code cell has its number, the last one too.
+NUMBERED = """() => {
+    const prompts = [...document.querySelectorAll(".jp-CodeCell .jp-InputPrompt")];
+    return prompts.length > 10 && prompts.every(prompt => /\\[\\d+\\]/.test(prompt.textContent)); }"""
+
+pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="no Chromium is installed")
+
 
 @pytest.fixture
 def lab(tmp_path):
-    """The address of a JupyterLab that serves the first lesson, without its outputs, in the quick profile."""
-    notebook = nbformat.read(notebooks.folder() / "01_baseline.ipynb", as_version=4)
-    for cell in notebook.cells:
-        if cell.cell_type == "code":
-            cell.outputs, cell.execution_count = [], None
-    nbformat.write(notebook, tmp_path / "01_baseline.ipynb")
+    """The address of a JupyterLab that serves `SHOWN`, without their outputs, in the quick profile."""
+    for name in SHOWN:
+        notebook = nbformat.read(notebooks.folder() / f"{name}.ipynb", as_version=4)
+        for cell in notebook.cells:
+            if cell.cell_type == "code":
+                cell.outputs, cell.execution_count = [], None
+        nbformat.write(notebook, tmp_path / f"{name}.ipynb")
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
@@ -68,27 +78,56 @@ def wait_for_kernel(lab):
         time.sleep(0.2)
 
 
-@pytest.mark.skipif(CHROMIUM is None, reason="no Chromium is installed")
-def test_lesson_1_runs_in_jupyterlab(lab, tmp_path):
+@contextlib.contextmanager
+def run_all(lab, name):
+    """The page of a notebook after Run All Cells, every code cell with its number and none with an error."""
     api = pytest.importorskip("playwright.sync_api", reason="needs playwright: pip install playwright")
     with api.sync_playwright() as playwright:
         browser = playwright.chromium.launch(executable_path=CHROMIUM, args=QUIET)
         page = browser.new_page(viewport={"width": 1300, "height": 9_000})
-        page.goto(f"{lab}/tree/01_baseline.ipynb?reset")
+        page.goto(f"{lab}/tree/{name}.ipynb?reset")
         page.wait_for_selector(".jp-NotebookPanel .jp-CodeCell", timeout=90_000)
         wait_for_kernel(lab)
         page.click("text=Run >> nth=0")
         page.click("text=Run All Cells >> nth=0")
-        page.wait_for_function(  # every code cell has its number, the last one too
-            "() => { const prompts = [...document.querySelectorAll('.jp-CodeCell .jp-InputPrompt')];"
-            " return prompts.length > 15 && prompts.every(p => /\\[\\d+\\]/.test(p.textContent)); }", timeout=240_000)
-        text = page.inner_text(".jp-NotebookPanel")
-        figures = page.locator(".jp-OutputArea-output img").count()
-        errors = page.locator(".jp-OutputArea-output[data-mime-type='application/vnd.jupyter.stderr'],"
-                              ".jp-OutputArea-output[data-mime-type='application/vnd.jupyter.error']").count()
-        page.screenshot(path=tmp_path / "lesson.png")
+        page.wait_for_function(NUMBERED, timeout=240_000)
+        assert not page.locator(".jp-OutputArea-output[data-mime-type='application/vnd.jupyter.stderr'],"
+                                ".jp-OutputArea-output[data-mime-type='application/vnd.jupyter.error']").count()
+        yield page
         browser.close()
-    assert "epoch 1/1 100%" in text and "Total params: 26,714" in text, "the progress bar and the summary"
-    assert "01_baseline (" in text and "quick" in text, "the table, of this run"
-    assert figures == 7 and errors == 0
+
+
+@pytest.mark.parametrize(("name", "said", "figures"), [
+    ("01_baseline", ["epoch 1/1 100%", "Total params: 26,714"], 7),
+    ("05_under_20k", ["epoch 2/2 100%", "Total params: 18,422"], 5),
+])
+def test_a_lesson_runs_in_jupyterlab(lab, tmp_path, name, said, figures):
+    with run_all(lab, name) as page:
+        text = page.inner_text(".jp-NotebookPanel")
+        assert all(each in text for each in said), "the progress bar and the summary"
+        assert f"{name} (" in text and "quick" in text, "the table, of this run"
+        assert page.locator(".jp-OutputArea-output img").count() == figures
+        page.screenshot(path=tmp_path / "lesson.png")
     assert (tmp_path / "lesson.png").stat().st_size > 100_000
+
+
+def test_a_digit_drawn_with_the_mouse_is_read(lab, tmp_path):
+    one, seven = [(150, 60), (140, 130), (130, 220)], [(80, 70), (190, 65), (160, 140), (140, 225)]
+    with run_all(lab, "draw_a_digit") as page:
+        canvas = page.get_by_label("Draw a digit here")
+        answers = page.locator(".draw-digit")
+        answers.first.wait_for()
+        assert answers.all_inner_texts().count("3") >= 5, "the stored drawing it begins with"
+        for digit, (start, *points) in (("1", one), ("7", seven)):
+            page.get_by_role("button", name="Clear").click()
+            page.wait_for_function("() => !document.querySelector('.draw-digit').textContent")
+            box = canvas.bounding_box()
+            page.mouse.move(box["x"] + start[0], box["y"] + start[1])
+            page.mouse.down()
+            for x, y in points:
+                page.mouse.move(box["x"] + x, box["y"] + y, steps=8)
+            page.mouse.up()
+            page.wait_for_function("() => document.querySelector('.draw-digit').textContent")
+            assert answers.all_inner_texts().count(digit) >= 5, answers.all_inner_texts()
+            page.locator(".draw").screenshot(path=tmp_path / f"{digit}.png")
+            assert (tmp_path / f"{digit}.png").stat().st_size > 5_000

@@ -1,10 +1,12 @@
 """Figures: what they show, their titles and labels, and that the digits sample announces itself in each."""
 
 import io
+import math
 
 import matplotlib.pyplot as plt
 import pytest
 import torch
+from matplotlib.colors import to_rgb
 
 import mnist_helpers as mh
 from mnist_helpers import plots
@@ -38,7 +40,12 @@ def all_figures(split):
         "accuracies": plots.accuracies(["a", "b"], [0.99, 0.98], [(0.985, 0.995), (0.97, 0.99)], [0.98, None],
                                        [None, 0.995], split.source),
         "seeds": plots.seeds({"a": [0.99, 0.98], "b": [0.97]}, split.source),
+        "frontier": plots.frontier({"a": (3_000, 0.994, 0.0004), "b": (20_000, 0.95, math.nan)}, [(9_000, 0.995)],
+                                   "parameters", "Accuracy", split.source),
         "pictures": plots.pictures(split.images[:3], ["a", "b\nc", ""], split.source, "Pictures"),
+        "marked": plots.marked(split.images[:3], split.images[:3] > 99, [], split.source, "Marked"),
+        "channels": plots.channels({"a": torch.randn(4, 3, 5, 5), "b": torch.randn(4, 3, 5, 5)}, split.source),
+        "before_and_after": plots.before_and_after({"a": (torch.randn(9), torch.randn(9))}, split.source, "A layer"),
     }
 
 
@@ -58,10 +65,17 @@ def test_the_sample_announces_itself_in_every_title(tiny):
         assert SAMPLE in figure.get_suptitle(), name
 
 
-@pytest.mark.parametrize("name", ["curves", "losses_by_step", "confusion", "accuracies", "seeds"])
+@pytest.mark.parametrize("name", ["curves", "losses_by_step", "confusion", "accuracies", "seeds", "frontier"])
 def test_axes_are_labelled(split, name):
     for axis in all_figures(split)[name].axes:
         assert axis.get_ylabel() and axis.get_xlabel()
+
+
+@pytest.mark.parametrize("name", ["channels", "before_and_after"])
+def test_shared_axes_are_labelled_on_the_outside(split, name):
+    axes = all_figures(split)[name].axes
+    assert axes[0].get_ylabel() and all(axis.get_xlabel() and axis.get_title() for axis in axes)
+    assert len({(axis.get_xlim(), axis.get_ylim()) for axis in axes}) == 1
 
 
 def test_confusion_counts(split):
@@ -94,3 +108,50 @@ def test_curves_show_percent(split):
     assert accuracy.get_lines()[0].get_ydata() == pytest.approx([90, 80, 70])
     assert [text.get_text() for text in accuracy.figure.axes[0].get_legend().get_texts()] == [
         "training (while learning)", "validation"]
+
+
+def test_rows_of_pictures_are_labelled_and_take_room_for_their_own_titles_only(split):
+    titles = ["a", "b\nc", "", ""]
+    figure = plots.pictures(split.images[:4], titles, "MNIST", "Pictures", columns=2, row_labels=["one", "two"])
+    assert [axis.get_ylabel() for axis in figure.axes] == ["one", "", "two", ""]
+    everywhere = plots.pictures(split.images[:4], ["b\nc"] * 4, "MNIST", "Pictures", columns=2)
+    assert figure.get_figheight() < everywhere.get_figheight()
+
+
+def test_marks_are_orange_as_strong_as_given(split):
+    marks = torch.rand(2, 1, 28, 28)
+    figure = plots.marked(split.images[:2], marks, [], "MNIST", "Marked")
+    for axis, mark, image in zip(figure.axes, marks[:, 0], split.images[:2, 0], strict=True):
+        below, above = (each.get_array() for each in axis.get_images())
+        assert (below == image.numpy()).all() and (above[..., 3] == mark.numpy()).all()
+        assert above.data[0, 0, :3] == pytest.approx(to_rgb(plots.ORANGE))
+
+
+def test_channels_show_mean_and_quantiles_of_each_channel():
+    generator = torch.Generator().manual_seed(0)
+    activations = torch.randn(20, 3, 5, 5, generator=generator) + torch.arange(3).view(1, 3, 1, 1)
+    (axis,) = plots.channels({"a": activations}, "MNIST").axes
+    each = activations.transpose(0, 1).flatten(1)
+    lines = axis.get_lines()
+    assert lines[-1].get_ydata() == pytest.approx(each.mean(1))
+    ends = torch.tensor([value for line in lines for value in line.get_ydata()])
+    for channel in each:
+        for share in (0.05, 0.95):  # the whisker ends at the number next to the quantile
+            assert (ends - channel.quantile(share)).abs().min() < 0.05
+    assert list(axis.get_xticks()) == [0, 1, 2]
+
+
+def test_before_and_after_pairs_the_numbers_and_draws_no_more_than_asked():
+    before = torch.randn(7, 1_000)
+    (axis,) = plots.before_and_after({"a": (before, 2 * before + 1)}, "MNIST", "A layer", per_panel=500).axes
+    x, y = axis.get_lines()[0].get_data()
+    assert 400 < len(x) <= 500 and y == pytest.approx(2 * x + 1)
+
+
+def test_the_frontier_shows_percent_and_leaves_out_what_would_flatten_it():
+    figure = plots.frontier({"a": (3_000, 0.994, 0.0004), "b": (20_000, 0.95, 0.01)}, [(9_000, 0.995), (1, 0.9)],
+                            "parameters", "Accuracy")
+    axis = figure.axes[0]
+    assert [text.get_text() for text in axis.get_legend().get_texts()] == ["published, single runs", "a"]
+    published, ours = (line.get_ydata() for line in axis.get_lines()[:2])
+    assert list(published) == pytest.approx([99.5]) and list(ours) == pytest.approx([99.4])

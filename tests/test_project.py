@@ -45,12 +45,13 @@ def test_bounds_are_wide():
 
 def test_every_import_is_required():
     """What the package imports from outside the standard library is in requirements.txt."""
-    names = {"sklearn": "scikit-learn"}
+    names = {"sklearn": "scikit-learn", "PIL": "pillow"}
     imported = {name for path in (ROOT / "mnist_helpers").glob("*.py") for name, level in imports(path) if not level}
     imported -= sys.stdlib_module_names
     required = {requirement.name for requirement in doctor.requirements()}
     assert {names.get(name, name) for name in imported} - required == {
         "jupyter_client",  # comes with ipykernel
+        "traitlets",  # comes with anywidget
         "distributed",  # optional, for studies on a cluster
     }
 
@@ -67,12 +68,21 @@ def imports(path):
 
 def test_the_rooms_import_one_way():
     """Each module imports only modules before it on the walk."""
-    walk = ["data", "augment", "training", "summary", "plots", "stats", "results", "scoreboard", "notebooks", "study",
-            "doctor", "__main__"]
+    walk = ["data", "augment", "training", "summary", "plots", "stats", "results", "scoreboard", "notebooks", "draw",
+            "study", "doctor", "__main__"]
     assert {path.stem for path in (ROOT / "mnist_helpers").glob("*.py")} == {*walk, "__init__"}
     for number, room in enumerate(walk):
         own = {name for name, level in imports(ROOT / "mnist_helpers" / f"{room}.py") if level}
         assert own <= set(walk[:number]), room
+
+
+def test_nothing_assumes_fork_a_shell_or_posix_paths():
+    """What Windows does not have, and macOS does not start processes by; processes are spawned."""
+    for folder in ("mnist_helpers", "benchmarks"):
+        for path in (ROOT / folder).glob("*.py"):
+            found = re.findall(r'os\.fork|"fork"|shell=True|os\.system|os\.popen|"/tmp|"/dev|\.split\("/"\)',
+                               path.read_text(encoding="utf-8"))
+            assert not found, f"{path.name}: {found}"
 
 
 def test_stats_and_results_do_without_torch():

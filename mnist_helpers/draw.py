@@ -1,0 +1,164 @@
+"""A canvas to draw a digit on: the drawing is made into an image as MNIST's were, and trained networks answer.
+
+A drawing is a list of strokes, a stroke a list of points ``[x, y]`` from 0 to `SIZE`, y downwards.
+"""
+
+import base64
+import collections
+import io
+import math
+from pathlib import Path
+
+import anywidget
+import matplotlib.pyplot as plt
+import numpy as np
+import torch
+import traitlets
+from PIL import Image, ImageDraw
+
+from . import plots
+from .data import normalize, prepare_digit
+
+SIZE = 280  # of the canvas; draw.js has it too
+PEN = 20  # width of a line on the screen, in units of the canvas; draw.js has it too
+MNIST_PEN = 30  # of the line in a prepared image: notebooks/drawings.json then has about as much ink as MNIST
+SHARPER = 4  # drawn so many times larger, then reduced: PIL's lines have no grey edges
+LONGER_SIDE = 200  # to which every drawing is brought before it is inked
+MOST_ENLARGED = 4  # so that a dot stays one, however the hand shook
+
+
+def cleaned(strokes):
+    """The strokes as lists of pairs of floats: without what is no point, and what is outside moved to the edge."""
+    kept = [list(_points(stroke)) for stroke in strokes if isinstance(stroke, (list, tuple))]
+    return [stroke for stroke in kept if stroke]
+
+
+def _points(stroke):
+    for point in stroke:
+        try:
+            x, y = map(float, point)
+        except (TypeError, ValueError, OverflowError):
+            continue
+        if math.isfinite(x) and math.isfinite(y):
+            yield min(max(x, 0.0), float(SIZE)), min(max(y, 0.0), float(SIZE))
+
+
+def extent(strokes):
+    """``(left, top, right, bottom)`` of the points of cleaned strokes."""
+    xs, ys = zip(*(point for stroke in strokes for point in stroke), strict=True)
+    return min(xs), min(ys), max(xs), max(ys)
+
+
+def same_size(strokes):
+    """Cleaned strokes moved to the middle and scaled to `LONGER_SIDE`, but enlarged at most `MOST_ENLARGED` times."""
+    left, top, right, bottom = extent(strokes)
+    longer = max(right - left, bottom - top)
+    zoom = min(MOST_ENLARGED, LONGER_SIDE / max(longer, 1.0))
+    return [[(SIZE / 2 + zoom * (x - (left + right) / 2), SIZE / 2 + zoom * (y - (top + bottom) / 2))
+             for x, y in stroke] for stroke in strokes]
+
+
+def rasterize(strokes, pen=PEN):
+    """The strokes in white ink on black, as drawn: uint8 ``(280, 280)``. ``pen`` is the width of a line."""
+    picture = Image.new("L", (SIZE * SHARPER, SIZE * SHARPER))
+    ink, radius = ImageDraw.Draw(picture), pen * SHARPER / 2
+    for stroke in cleaned(strokes):
+        points = [(x * SHARPER, y * SHARPER) for x, y in stroke]
+        ink.line(points, fill=255, width=round(pen * SHARPER))
+        for x, y in points:  # round ends, and no gaps on the outside of a bend
+            ink.ellipse((x - radius, y - radius, x + radius, y + radius), fill=255)
+    return torch.from_numpy(np.array(picture.reduce(SHARPER)))
+
+
+def prepare(strokes, pen=MNIST_PEN):
+    """The strokes as an image like those of MNIST, uint8 ``(1, 1, 28, 28)``, or None if nothing is drawn.
+
+    One step is ours: on the screen a line is always as wide, and enlarging a small digit would make it a fat one, so
+    the strokes are brought to one size before they are inked.
+    """
+    strokes = cleaned(strokes)
+    return prepare_digit(rasterize(same_size(strokes), pen))[None, None] if strokes else None
+
+
+def answers(image, models):
+    """``{name: probabilities}``, each float32 ``(10,)``, of ``{name: model}`` in eval mode for a uint8 image
+    ``(1, 1, 28, 28)``."""
+    with torch.no_grad():
+        return {name: model(normalize(image))[0].softmax(0) for name, model in models.items()}
+
+
+def remark(strokes, found):
+    """The `answers` to a drawing in a sentence or two."""
+    strokes = cleaned(strokes)
+    if not strokes:
+        return "Nothing is drawn."
+    digits = collections.Counter(probabilities.argmax().item() for probabilities in found.values())
+    (digit, count), = digits.most_common(1)
+    said = f"{count} of {len(found)} networks answer {digit}."
+    left, top, right, bottom = extent(strokes)
+    if max(right - left, bottom - top) < PEN / 2:
+        return f"{said} This is a dot, and no digit; but a network knows ten digits and always names one."
+    if count < len(found):
+        return f"{said} They differ: is it a digit at all? A network knows ten of them and always names one."
+    return said
+
+
+def figure(strokes, models):
+    """A drawing, the image made of it, and the probabilities of each network as shades of blue."""
+    image = prepare(strokes)
+    found = {} if image is None else answers(image, models)
+    with plt.rc_context(plots.STYLE):
+        drawing, axes = plt.subplots(1, 3, figsize=(8, 2.6), layout="constrained", width_ratios=[1, 1, 2.2])
+    plt.close(drawing)  # or the notebook shows it twice
+    drawing.suptitle(remark(strokes, found), color="#222222", fontsize=11)
+    seen = torch.zeros(28, 28) if image is None else image[0, 0]
+    for axis, picture, title in zip(axes, (rasterize(strokes), seen), ("drawn", "what the networks see"), strict=False):
+        axis.imshow(picture.numpy(), cmap="gray", vmin=0, vmax=255)
+        axis.set(xticks=[], yticks=[])
+        axis.set_title(title, fontsize=9)
+    shades = torch.stack(list(found.values())) if found else torch.zeros(len(models), 10)
+    axes[2].imshow(shades.numpy(), cmap="Blues", vmin=0, vmax=1.3, aspect="auto")
+    for row, probabilities in enumerate(found.values()):
+        for digit, probability in enumerate(probabilities.tolist()):
+            if probability >= 0.01:
+                axes[2].text(digit, row, f"{100 * probability:.0f}", ha="center", va="center", fontsize=7)
+    axes[2].set_title("probabilities (%)", fontsize=9)
+    axes[2].set(xticks=range(10), yticks=range(len(models)), yticklabels=list(models))
+    axes[2].tick_params(labelsize=8, length=0)
+    return drawing
+
+
+class Canvas(anywidget.AnyWidget):
+    """A canvas to draw on, and beside it what each of ``{name: model}`` answers, anew after every stroke.
+
+    On a page without a kernel, such as a notebook on GitHub, `figure` stands in its place. What Colab needs for
+    widgets that are not its own is done by anywidget.
+    """
+
+    _esm = Path(__file__).with_name("draw.js")
+    _css = Path(__file__).with_name("draw.css")
+    strokes = traitlets.List().tag(sync=True)  #: set by the page when the pointer is lifted
+    answer = traitlets.Dict().tag(sync=True)  #: shown by the page: the image, a row for each network, the remark
+
+    def __init__(self, models, strokes=()):
+        super().__init__(strokes=list(strokes))
+        self.models = models
+        self.observe(self._look, "strokes")
+        self._look()
+
+    def _look(self, change=None):
+        image = prepare(self.strokes)
+        found = {} if image is None else answers(image, self.models)
+        self.answer = {
+            "image": [] if image is None else image.flatten().tolist(),
+            "rows": [[name, found[name].tolist() if found else []] for name in self.models],
+            "remark": remark(self.strokes, found),
+        }
+
+    def _repr_mimebundle_(self, **options):
+        """A page shows the richest form it knows: the widget with a kernel, the picture without."""
+        bundle, metadata = super()._repr_mimebundle_(**options)
+        picture = io.BytesIO()
+        figure(self.strokes, self.models).savefig(picture, format="png")
+        still = {"image/png": base64.b64encode(picture.getvalue()).decode(), "text/plain": "a canvas to draw on"}
+        return bundle | still, metadata

@@ -1,0 +1,213 @@
+"""Drawings: prepared as MNIST was, answered whatever was drawn; the canvas itself is tried in test_jupyterlab.py."""
+
+import base64
+import json
+import math
+
+import pytest
+import torch
+from torch import nn
+
+from mnist_helpers import draw, notebooks
+
+DRAWINGS = json.loads((notebooks.folder() / "drawings.json").read_text(encoding="utf-8"))["drawings"]
+DIGITS = {name: strokes for name, strokes in DRAWINGS.items() if name[0].isdigit()}
+MALFORMED = [[], [[]], [[[]]], [None, 3, "12", {}], [[[1]], [[1, 2, 3]], [["a", None]], [[None, None]], [None]],
+             [[[math.nan, 5], [5, math.inf], [-math.inf, 5]]], [[[10**400, 0]]]]
+
+each_digit = pytest.mark.parametrize("name", DIGITS)
+
+
+def centre_of_mass(image):
+    """Row and column, by a loop over the pixels."""
+    total, row, column = 0, 0, 0
+    for y in range(28):
+        for x in range(28):
+            value = int(image[0, 0, y, x])
+            total, row, column = total + value, row + value * y, column + value * x
+    return row / total, column / total
+
+
+def inked(image):
+    """The part of an image that is not black, and its top left corner."""
+    rows, columns = ((image[0, 0] > 0).any(1 - side).nonzero().flatten() for side in (0, 1))
+    part = image[0, 0, rows[0] : rows[-1] + 1, columns[0] : columns[-1] + 1]
+    return part.double(), (rows[0].item(), columns[0].item())
+
+
+def box(image):
+    """Height and width of what is not black."""
+    return tuple(inked(image)[0].shape)
+
+
+def moved(strokes, zoom, right, down):
+    return [[[zoom * x + right, zoom * y + down] for x, y in stroke] for stroke in strokes]
+
+
+@pytest.fixture(scope="module")
+def models():
+    """Seven networks with random weights."""
+    torch.manual_seed(0)
+    return {f"network {number}": nn.Sequential(nn.Flatten(), nn.Linear(784, 10)) for number in range(7)}
+
+
+def test_the_stored_drawings_are_ten_digits_and_more():
+    assert {name[0] for name in DIGITS} == set("0123456789") and {"dot", "scribble"} <= set(DRAWINGS)
+    for name in DIGITS:
+        assert sum(len(stroke) for stroke in DRAWINGS[name]) >= 12
+        assert draw.cleaned(DRAWINGS[name]) == [[tuple(point) for point in stroke] for stroke in DRAWINGS[name]]
+
+
+# ---------------------------------------------------------------- as MNIST was made
+
+
+@each_digit
+def test_a_drawing_fills_its_box_and_is_centred_by_mass(name):
+    image = draw.prepare(DRAWINGS[name])
+    assert image.shape == (1, 1, 28, 28) and image.dtype == torch.uint8
+    assert max(box(image)) == 20
+    assert all(abs(centre - 14) <= 0.5 + 1e-9 for centre in centre_of_mass(image))
+    assert image.max() == 255 and ((image > 0) & (image < 255)).sum() > 10, "white ink with grey edges"
+
+
+def test_mnist_is_so_itself(mnist_root):
+    """What the test above asks of drawings holds for the images the networks learnt from."""
+    import mnist_helpers as mh
+
+    images = mh.load_mnist(verbose=False).train.images[:300]
+    centres = [centre for image in images for centre in centre_of_mass(image[None])]
+    assert all(abs(centre - 14) <= 0.51 for centre in centres)
+    assert sum(max(box(image[None])) == 20 for image in images) >= 295
+
+
+@each_digit
+@pytest.mark.parametrize(("longer", "right", "down"), [(60, 0, 0), (60, 210, 200), (130, 20, 140), (260, 10, 10)])
+def test_where_and_how_large_it_was_drawn_does_not_matter(name, longer, right, down):
+    left, top, *end = draw.extent(DRAWINGS[name])
+    zoom = longer / max(end[0] - left, end[1] - top)
+    other = draw.prepare(moved(DRAWINGS[name], zoom, right - zoom * left, down - zoom * top))
+    (here, corner), (there, other_corner) = inked(draw.prepare(DRAWINGS[name])), inked(other)
+    assert here.shape == there.shape and (here - there).abs().mean() < 4, "of 255"
+    # A centre of mass on the line between two pixels may fall to either.
+    assert all(abs(one - two) <= 1 for one, two in zip(corner, other_corner, strict=True))
+
+
+def test_keeps_the_aspect_ratio():
+    tall = draw.prepare([[[100, 40], [150, 40], [150, 240], [100, 240], [100, 40]]])
+    height, width = box(tall)
+    with_line = (50 + draw.MNIST_PEN) / (200 + draw.MNIST_PEN)
+    assert height == 20 and abs(width - 20 * with_line) <= 1
+
+
+def test_rasterize_draws_round_ends_and_no_gaps():
+    picture = draw.rasterize([[[100, 100], [180, 100], [180, 180]]], pen=20)
+    assert picture.shape == (280, 280) and picture.dtype == torch.uint8
+    line = 80 * 20 + 80 * 20 - 10 * 10 + math.pi * 10**2 * (1 / 2 + 1 / 2 + 1 / 4)  # minus the overlap, plus round ends
+    assert (picture.double() / 255).sum() == pytest.approx(line, rel=0.02)
+    assert draw.rasterize([[[140, 140]]], pen=20).double().sum() / 255 == pytest.approx(math.pi * 100, rel=0.03)
+
+
+def test_nothing_goes_over_the_edge():
+    """A blob far from a dot: the centre of mass is so near one end of the box that the other end would stick out."""
+    blob = [[40 + radius * math.cos(angle), 140 + radius * math.sin(angle)]
+            for radius in (5, 13, 21) for angle in range(7)]
+    for strokes in ([blob, [[240, 140]]], [[[y, x] for x, y in blob], [[140, 240]]],
+                    [[[280 - x, y] for x, y in blob], [[40, 140]]]):
+        part, corner = inked(draw.prepare(strokes))
+        assert max(part.shape) == 20 and (8 in corner or 0 in corner), "moved as far as there is room"
+
+
+# ---------------------------------------------------------------- whatever is drawn
+
+
+@pytest.mark.parametrize("strokes", MALFORMED, ids=str)
+def test_nothing_drawn_is_no_image(strokes, models):
+    assert draw.prepare(strokes) is None
+    canvas = draw.Canvas(models, strokes)
+    assert canvas.answer["image"] == [] and canvas.answer["remark"] == "Nothing is drawn."
+    assert canvas.answer["rows"] == [[name, []] for name in models]
+
+
+@pytest.mark.parametrize("strokes", [
+    DRAWINGS["dot"], DRAWINGS["scribble"], [[[140, 140]]], [[[0, 0]]], [[[5, 5]] * 40], [[[1e9, -1e9]], [[-5, 3]]],
+    [[[0, 0], [280, 280]]], [[[0, 140], [280, 140]]], [[], [[20, 20], [None, 3], [60, 90]]],
+], ids=["dot", "scribble", "point", "corner", "pressed", "outside", "diagonal", "dash", "half malformed"])
+def test_anything_drawn_is_answered(strokes, models):
+    image = draw.prepare(strokes)
+    assert image.max() > 0
+    found = draw.answers(image, models)
+    assert list(found) == list(models)
+    for probabilities in found.values():
+        assert probabilities.shape == (10,) and probabilities.sum() == pytest.approx(1)
+    assert "networks answer" in draw.remark(strokes, found)
+
+
+def test_a_shaken_dot_stays_a_dot():
+    for strokes in ([[[140, 140]]], DRAWINGS["dot"]):
+        image = draw.prepare(strokes)
+        assert min(box(image)) >= 18 and max(box(image)) == 20
+        assert image.sum() / 255 == pytest.approx(math.pi * 10**2, rel=0.05), "a disc as large as the box"
+
+
+def test_answers_are_those_of_softmax(models):
+    image = draw.prepare(DRAWINGS["3"])
+    name, model = next(iter(models.items()))
+    logits = model((image / 255 - 0.1307) / 0.3081)[0].tolist()
+    expected = torch.tensor([math.exp(logit) for logit in logits])
+    torch.testing.assert_close(draw.answers(image, models)[name], expected / expected.sum())
+
+
+def test_the_remark_fits():
+    def all_saying(*digits):
+        return {str(number): nn.functional.one_hot(torch.tensor(digit), 10).float()
+                for number, digit in enumerate(digits)}
+
+    three = DRAWINGS["3"]
+    assert draw.remark(three, all_saying(3, 3, 3)) == "3 of 3 networks answer 3."
+    assert draw.remark(three, all_saying(3, 3, 8)).startswith("2 of 3 networks answer 3. They differ")
+    assert "a dot" in draw.remark(DRAWINGS["dot"], all_saying(0, 0, 0))
+    assert "a dot" not in draw.remark(DRAWINGS["1"], all_saying(1, 1, 1))
+
+
+# ---------------------------------------------------------------- the canvas, without a page
+
+
+def test_the_canvas_answers_when_strokes_arrive(models):
+    canvas = draw.Canvas(models)
+    canvas.strokes = DRAWINGS["3"]
+    image = draw.prepare(DRAWINGS["3"])
+    assert canvas.answer["image"] == image.flatten().tolist()
+    expected = [[name, probabilities.tolist()] for name, probabilities in draw.answers(image, models).items()]
+    assert canvas.answer["rows"] == expected
+    json.dumps(canvas.answer, allow_nan=False)
+    canvas.strokes = []
+    assert canvas.answer["image"] == []
+
+
+def test_without_a_kernel_a_picture_stands_for_the_canvas(models):
+    """`notebooks.save` keeps it, and leaves out the widget."""
+    import nbformat
+
+    data, metadata = draw.Canvas(models, DRAWINGS["3"])._repr_mimebundle_()
+    assert "application/vnd.jupyter.widget-view+json" in data
+    assert base64.b64decode(data["image/png"]).startswith(b"\x89PNG")
+    kept = notebooks._as_seen(nbformat.v4.new_output("display_data", data, metadata=metadata))
+    assert "application/vnd.jupyter.widget-view+json" not in kept.data and "image/png" in kept.data
+
+
+def test_the_page_and_the_package_agree():
+    page = (notebooks.folder().parent / "mnist_helpers" / "draw.js").read_text(encoding="utf-8")
+    assert f"const SIZE = {draw.SIZE};" in page and f"const PEN = {draw.PEN};" in page
+
+
+# ---------------------------------------------------------------- with the course's networks
+
+
+def test_the_lessons_networks_read_the_stored_drawings():
+    if not all(notebooks.weights_file(path).exists() for path in notebooks.find()):
+        pytest.skip("needs the weights of the lessons")
+    models = {path.stem: notebooks.trained(path) for path in notebooks.find()}
+    assert not any(model.training for model in models.values())
+    for name, strokes in DIGITS.items():
+        digits = [p.argmax().item() for p in draw.answers(draw.prepare(strokes), models).values()]
+        assert digits.count(int(name[0])) >= 5, f"{name}: {digits}"
