@@ -23,13 +23,14 @@ GROWING = {
 }
 
 
-def peak_megabytes():
-    """The most memory this process has held, in MB of 10^6 bytes; None where the system does not tell (Windows)."""
+def peak_megabytes(children=False):
+    """The most memory this process, or the largest of its ``children``, has held, in MB of 10^6 bytes; None where the
+    system does not tell (Windows)."""
     try:
         import resource
     except ModuleNotFoundError:
         return None
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    peak = resource.getrusage(resource.RUSAGE_CHILDREN if children else resource.RUSAGE_SELF).ru_maxrss
     return peak * (1 if sys.platform == "darwin" else 1024) / 1e6  # bytes on macOS, kilobytes on Linux
 
 
@@ -51,12 +52,22 @@ def point(images, epochs, batch_size, width):
             "steps": epochs * -(-images // batch_size), "parameters": count_parameters(model)}
 
 
+def lesson_peak():
+    """The most memory the kernel of the first lesson holds, run in full."""
+    code = ("from benchmarks import growth; from mnist_helpers import notebooks; "
+            "done = notebooks.execute(notebooks.find()[0], show=False); assert not done.error, done.error; "
+            "print(growth.peak_megabytes(children=True) or '')")
+    said = subprocess.check_output([sys.executable, "-c", code], text=True).splitlines()[-1]
+    return float(said) if said else None
+
+
 def run(repeats=5, growing=GROWING):
-    """``{what: [point]}``, the medians of ``repeats`` runs, which go through all points before they repeat one."""
+    """``{"lesson_megabytes", what: [point]}``: the medians of ``repeats`` runs, which go through all points before they
+    repeat one."""
     settings = [(name, BASE | {name: value}) for name, values in growing.items() for value in values]
     runs = [[json.loads(subprocess.check_output([sys.executable, "-m", "benchmarks.growth", json.dumps(each)]))
              for _, each in settings] for _ in range(repeats)]
-    grown = {name: [] for name in growing}
+    grown = {"lesson_megabytes": lesson_peak()} | {name: [] for name in growing}
     for (name, each), points in zip(settings, zip(*runs, strict=True), strict=True):
         peaks = [point["peak_megabytes"] for point in points if point["peak_megabytes"] is not None]
         grown[name].append(points[0] | each | {
@@ -79,8 +90,8 @@ AGAINST = {"images": ("images", 10_000), "epochs": ("epochs", 1), "batch_size": 
 
 def tables(measured):
     rows = []
-    for name, points in measured.items():
-        against, unit = AGAINST[name]
+    for name in [name for name in AGAINST if name in measured]:
+        points, (against, unit) = measured[name], AGAINST[name]
         x = [point[against] / unit for point in points]
         _, slope, explained = line(x, [point["seconds"] for point in points])
         peaks = [point["peak_megabytes"] for point in points]
@@ -88,7 +99,9 @@ def tables(measured):
         rows.append([against, f"{points[0][against]:,} to {points[-1][against]:,}",
                      f"{points[0]['seconds']:.1f} to {points[-1]['seconds']:.1f}",
                      f"{slope:.2f} per {unit:,}", f"{explained:.3f}", memory])
-    return {"Growth: seconds of training, the line through them, and the most memory held.": Table(
+    peak = measured["lesson_megabytes"]
+    lesson = f" The kernel of lesson 1 held at most {peak:,.0f} MB." if peak else ""
+    return {f"Growth: seconds of training, the line through them, and the most memory held.{lesson}": Table(
         ["growing", "from, to", "seconds", "slope, seconds", "R²", "peak memory, MB"], rows)}
 
 

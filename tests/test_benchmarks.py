@@ -106,10 +106,12 @@ def test_a_line_is_fitted_as_scipy_fits_it():
     assert growth.line(x, y) == pytest.approx((fit.intercept, fit.slope, fit.rvalue**2))
 
 
-def test_growth_is_measured_in_processes_of_their_own(mnist_root):
+def test_growth_is_measured_in_processes_of_their_own(mnist_root, monkeypatch):
+    monkeypatch.setattr(growth, "lesson_peak", lambda: 900.0)
     grown = growth.run(repeats=1, growing={"images": [640, 1_280]})
     assert [(point["images"], point["steps"]) for point in grown["images"]] == [(640, 10), (1_280, 20)]
-    (table,) = growth.tables(grown).values()
+    ((caption, table),) = growth.tables(grown).items()
+    assert "900 MB" in caption
     assert table.rows[0][:2] == ["images", "640 to 1,280"]
 
 
