@@ -1,5 +1,6 @@
 """An epoch as published against an epoch of ours: same network, images, batch size and augmentation, same threads."""
 
+import functools
 import statistics
 import time
 
@@ -30,6 +31,7 @@ def ours(case, images, precision=None, device="cpu", seed=0):
     return timed(pipelines.our_epoch, case, model, images, precision)
 
 
+@functools.cache
 def best_workers(case, images):
     """The number of a DataLoader's workers, of 0, 1 and 2, with which the published epoch is fastest here."""
     return min((0, 1, 2), key=lambda workers: published(case, images, workers)["seconds"])
