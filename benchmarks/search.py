@@ -6,7 +6,8 @@ Every trial is appended to ``results/trials.jsonl``, the ones that led nowhere i
 A network is a line of layers: ``c5s2-16`` is a 5x5 convolution of stride 2 to 16 channels, ``v3-8`` one without
 padding, ``d3`` a depthwise one, each followed by batch normalisation and ReLU (``l1-8`` is a 1x1 convolution without);
 ``=`` applies the convolution before it once more, the same weights with a batch norm of their own. ``P`` pools 2x2,
-``D.1`` drops out, ``gap`` averages or ``flat`` flattens, and the classifier follows.
+as a part of ``c3-24P`` it does so before the batch norm; ``D.1`` drops out, ``gap`` averages or ``flat`` flattens, and
+the classifier follows.
 """
 
 import argparse
@@ -50,15 +51,18 @@ def network(line):
         elif word[0] == "D":
             layers.append(nn.Dropout(float(word[1:])))
         else:
-            pattern = r"([cvdl])(\d)(?:s(\d))?(?:g(\d+))?(?:-(\d+))?"
-            kind, kernel, stride, groups, out = re.fullmatch(pattern, word).groups()
+            pattern = r"([cvdl])(\d)(?:s(\d))?(?:g(\d+))?(?:-(\d+))?(P)?"
+            kind, kernel, stride, groups, out, pooled = re.fullmatch(pattern, word).groups()
             kernel, stride, out = int(kernel), int(stride or 1), int(out or channels)
             padding = 0 if kind == "v" else kernel // 2
             layers.append(nn.Conv2d(channels, out, kernel, stride, padding, bias=False,
                                     groups=channels if kind == "d" else int(groups or 1)))
+            channels, side = out, (side + 2 * padding - kernel) // stride + 1
+            if pooled:
+                layers.append(nn.MaxPool2d(2))
+                side //= 2
             if kind != "l":
                 layers += [nn.BatchNorm2d(out), nn.ReLU()]
-            channels, side = out, (side + 2 * padding - kernel) // stride + 1
     return nn.Sequential(*layers, nn.Linear(channels * side * side, 10))
 
 

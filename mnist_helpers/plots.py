@@ -185,7 +185,7 @@ def seeds(accuracies, source="MNIST", title="One dot a seed"):
     return figure
 
 
-def frontier(ours, published, what, title, source="MNIST", bottom=0.988):
+def frontier(ours, published, what, title, source="MNIST", bottom=0.991):
     """Test accuracy against ``what`` on a logarithmic scale: ``{name: (x, mean, std)}`` of ours, with the standard
     deviation over seeds as a bar, and published pairs ``(x, accuracy)``. What lies below ``bottom`` is left out: it
     would flatten all the others."""
@@ -197,7 +197,9 @@ def frontier(ours, published, what, title, source="MNIST", bottom=0.988):
         if mean >= bottom:
             axis.errorbar(x, 100 * mean, 100 * std, fmt=marker, color=color, capsize=4, markersize=6, label=name)
     axis.axhline(99.4, color=GREY, linewidth=0.8, linestyle=":")
-    axis.set_xscale("log")
+    axis.set_xscale("log", subs=())
+    axis.xaxis.get_major_locator().set_params(subs=(1, 2, 5))
+    axis.xaxis.set_major_formatter("{x:,.0f}")
     axis.set_ylim(bottom=100 * bottom)
     axis.set(xlabel=f"{what} (logarithmic scale)", ylabel="test accuracy (%)")
     axis.grid(alpha=0.25)

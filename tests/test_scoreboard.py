@@ -88,6 +88,7 @@ def test_trials_are_grouped_by_configuration(tmp_path, monkeypatch):
     ("c3-8 P gap", 72 + 16 + 90),
     ("c5s2-4 d3 l1-6 P flat", 100 + 8 + 36 + 8 + 24 + 6 * 49 * 10 + 10),
     ("c3-8 c3-8 = P gap", 72 + 16 + 576 + 16 + 16 + 90),
+    ("c3-8P c3-8P flat", 72 + 16 + 576 + 16 + 8 * 49 * 10 + 10),
     ("v3-4 c3g2-8 D.1 P P flat", 36 + 8 + 144 + 16 + 8 * 36 * 10 + 10),
 ])
 def test_a_line_of_layers_has_its_parameters(line, parameters):
