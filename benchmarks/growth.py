@@ -1,14 +1,20 @@
 """How time and memory grow with images, epochs, steps and parameters; each point in a process of its own."""
 
 import json
+import os
+import re
 import subprocess
 import sys
+import tempfile
 import time
+from pathlib import Path
 
+import nbformat
 import numpy as np
 import torch
 
 import mnist_helpers as mh
+from mnist_helpers import notebooks
 from mnist_helpers.results import Table
 from mnist_helpers.summary import count_parameters
 
@@ -23,15 +29,16 @@ GROWING = {
 }
 
 
-def peak_megabytes(children=False):
-    """The most memory this process, or the largest of its ``children``, has held, in MB of 10^6 bytes; None where the
-    system does not tell (Windows)."""
+def peak_megabytes():
+    """The most memory this process has held, in MB of 10^6 bytes; None where the system does not tell (Windows)."""
+    status = Path("/proc/self/status")
+    if status.exists():  # Linux, whose getrusage counts what the process was forked from
+        return int(re.search(r"VmHWM:\s+(\d+) kB", status.read_text())[1]) * 1024 / 1e6
     try:
         import resource
     except ModuleNotFoundError:
         return None
-    peak = resource.getrusage(resource.RUSAGE_CHILDREN if children else resource.RUSAGE_SELF).ru_maxrss
-    return peak * (1 if sys.platform == "darwin" else 1024) / 1e6  # bytes on macOS, kilobytes on Linux
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e6  # bytes on macOS
 
 
 def point(images, epochs, batch_size, width):
@@ -53,12 +60,14 @@ def point(images, epochs, batch_size, width):
 
 
 def lesson_peak():
-    """The most memory the kernel of the first lesson holds, run in full."""
-    code = ("from benchmarks import growth; from mnist_helpers import notebooks; "
-            "done = notebooks.execute(notebooks.find()[0], show=False); assert not done.error, done.error; "
-            "print(growth.peak_megabytes(children=True) or '')")
-    said = subprocess.check_output([sys.executable, "-c", code], text=True).splitlines()[-1]
-    return float(said) if said else None
+    """The most memory the kernel of the first lesson holds, run in full: its code cells, in a process of their own."""
+    notebook = nbformat.read(notebooks.find()[0], as_version=4)
+    code = [cell.source for cell in notebook.cells if cell.cell_type == "code"]
+    tell = "from benchmarks import growth\nprint()\nprint(growth.peak_megabytes() or '')"
+    with tempfile.TemporaryDirectory() as folder:
+        settings = os.environ | {"MNIST_PROFILE": "full", "MNIST_RUN_RECORD": str(Path(folder) / "runs.jsonl")}
+        said = subprocess.check_output([sys.executable, "-c", "\n".join([*code, tell])], text=True, env=settings)
+    return float(said.splitlines()[-1] or "nan")
 
 
 def run(repeats=5, growing=GROWING):
@@ -99,8 +108,7 @@ def tables(measured):
         rows.append([against, f"{points[0][against]:,} to {points[-1][against]:,}",
                      f"{points[0]['seconds']:.1f} to {points[-1]['seconds']:.1f}",
                      f"{slope:.2f} per {unit:,}", f"{explained:.3f}", memory])
-    peak = measured["lesson_megabytes"]
-    lesson = f" The kernel of lesson 1 held at most {peak:,.0f} MB." if peak else ""
+    lesson = f" Lesson 1, run in full, held at most {measured['lesson_megabytes']:,.0f} MB."
     return {f"Growth: seconds of training, the line through them, and the most memory held.{lesson}": Table(
         ["growing", "from, to", "seconds", "slope, seconds", "R²", "peak memory, MB"], rows)}
 
