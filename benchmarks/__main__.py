@@ -9,7 +9,7 @@ import torch
 
 from mnist_helpers import data, results, training
 
-from . import epoch, growth, limit, startup, time_to_accuracy
+from . import epoch, growth, limit, pipelines, startup, time_to_accuracy
 
 BENCHMARKS = {"epoch": epoch, "time-to-accuracy": time_to_accuracy, "limit": limit, "growth": growth,
               "startup": startup}
@@ -18,8 +18,8 @@ MARKERS = "<!-- benchmarks:start -->", "<!-- benchmarks:end -->"
 
 def machine():
     """What the figures were measured on."""
-    devices = [torch.device("cpu"), *([torch.device("cuda")] if torch.cuda.is_available() else [])]
-    return (f"{' and '.join(training.describe(device) for device in devices)}, {os.cpu_count()} cores, "
+    devices = pipelines.devices()
+    return (f"{' and '.join(training.describe(torch.device(name)) for name in devices)}, {os.cpu_count()} cores, "
             f"{torch.get_num_threads()} threads, torch {torch.__version__}"
             + ("" if len(devices) > 1 else "; no GPU there, so its figures are missing"))
 

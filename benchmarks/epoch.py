@@ -41,10 +41,10 @@ def measure(case, images, repeats):
     """Alternate the published epoch and ours ``repeats`` times, under a new seed each time; ours in float32 and in the
     fast precision, on the CPU and on a GPU if there is one."""
     sides = {}
-    for name in ["cpu", *(["cuda"] if torch.cuda.is_available() else [])]:
+    for name in pipelines.devices():
         sides[f"{name}, float32"] = (None, name)
         if fast := mh.training.fast_precision(torch.device(name)):
-            sides[f"{name}, {str(fast).removeprefix('torch.')}"] = (fast, name)
+            sides[f"{name}, {mh.training.precision_name(fast)}"] = (fast, name)
     for side in sides.values():
         ours(case, images, *side)  # the first run pays for start-up
     workers, rounds = best_workers(case, images), []

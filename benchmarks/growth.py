@@ -99,7 +99,7 @@ AGAINST = {"images": ("images", 10_000), "epochs": ("epochs", 1), "batch_size": 
 
 def tables(measured):
     rows = []
-    for name in [name for name in AGAINST if name in measured]:
+    for name in filter(measured.get, AGAINST):
         points, (against, unit) = measured[name], AGAINST[name]
         x = [point[against] / unit for point in points]
         _, slope, explained = line(x, [point["seconds"] for point in points])

@@ -16,26 +16,29 @@ STEPS = 100  # of training, for each measurement
 SHOWN = 8  # operators
 
 
-def rate(work, function, repeats):
-    """``work`` per second, in billions, at the median of the times ``function`` takes."""
+def median_seconds(function, repeats):
+    """What ``function`` takes, once it has run."""
     function()
     seconds = []
     for _ in range(repeats):
         started = time.perf_counter()
         function()
         seconds.append(time.perf_counter() - started)
-    return work / statistics.median(seconds) / 1e9
+    return statistics.median(seconds)
 
 
 def rates(repeats):
-    """What the processor does when nothing but arithmetic, or nothing but memory, is asked of it."""
+    """What the processor does when nothing but arithmetic, or nothing but memory, is asked of it, in billions of
+    operations or bytes a second."""
     n, found = 2048, {}
     for precision in (torch.float32, torch.bfloat16):
         left, right = torch.randn(n, n, dtype=precision), torch.randn(n, n, dtype=precision)
-        found[str(precision).removeprefix("torch.")] = rate(2 * n**3, lambda a=left, b=right: a @ b, repeats)
+        seconds = median_seconds(lambda a=left, b=right: a @ b, repeats)
+        found[mh.training.precision_name(precision)] = 2 * n**3 / seconds / 1e9
     source = torch.zeros(2**26)  # 256 MB: no cache holds it
     target = torch.empty_like(source)
-    found["memory"] = rate(2 * source.nbytes, lambda: target.copy_(source), repeats)  # read once and written once
+    # Read once and written once.
+    found["memory"] = 2 * source.nbytes / median_seconds(lambda: target.copy_(source), repeats) / 1e9
     return found
 
 
@@ -48,14 +51,14 @@ def step(case, precision, repeats):
     with FlopCounterMode(display=False) as counter:
         pipelines.our_epoch(case, model, batch_size, precision)
     images = STEPS * batch_size
-    steps_per_second = rate(STEPS * 1e9, lambda: pipelines.our_epoch(case, model, images, precision), repeats)
+    seconds = median_seconds(lambda: pipelines.our_epoch(case, model, images, precision), repeats)
     with profile(activities=[ProfilerActivity.CPU]) as profiler:
         pipelines.our_epoch(case, model, images, precision)
     operators = {each.key: each.self_cpu_time_total for each in profiler.key_averages()}
     total = sum(operators.values())
     shares = sorted(((time / total, name) for name, time in operators.items()), reverse=True)
-    return {"case": case, "precision": str(precision or torch.float32).removeprefix("torch."),
-            "flops": counter.get_total_flops(), "seconds": 1 / steps_per_second,
+    return {"case": case, "precision": mh.training.precision_name(precision),
+            "flops": counter.get_total_flops(), "seconds": seconds / STEPS,
             "operators": [(name, share) for share, name in shares]}
 
 

@@ -30,6 +30,11 @@ CASES = {
 }
 
 
+def devices():
+    """The names of the devices that speed is measured on."""
+    return ["cpu", *(["cuda"] if torch.cuda.is_available() else [])]
+
+
 def network(case, seed=0):
     """A fresh network of a case, as its notebook defines it."""
     name, class_name, *_ = CASES[case]

@@ -8,13 +8,12 @@ import sys
 import time
 
 import nbformat
-import torch
 
 from mnist_helpers import notebooks, scoreboard
 from mnist_helpers.results import Table
 from mnist_helpers.stats import mean_over_seeds
 
-from . import epoch
+from . import epoch, pipelines
 
 NOTEBOOK, NETWORK = "challenges/speed_run", "SpeedRun"
 CASE, PUBLISHED_EPOCHS = "six convolutions", 15  # the first epoch at which it was reported to reach 99.4 %
@@ -41,7 +40,7 @@ def timed(seed, device):
 
 def run(repeats=5, images=55_000):
     """Alternate: seed by seed ours, and an epoch as published, with the number of workers that serves it best."""
-    devices = ["cpu", *(["cuda"] if torch.cuda.is_available() else [])]
+    devices = pipelines.devices()
     workers = epoch.best_workers(CASE, images)
     measured = {"workers": workers, "images": images, "published": [], **{device: [] for device in devices}}
     for seed in range(repeats):

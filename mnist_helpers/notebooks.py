@@ -35,6 +35,11 @@ def folder():
     return project_root() / "notebooks"
 
 
+def every():
+    """The paths of all notebooks, in order, without the copies that Jupyter keeps as checkpoints."""
+    return sorted(path for path in folder().rglob("*.ipynb") if ".ipynb_checkpoints" not in path.parts)
+
+
 def find(names=()):
     """The paths of the notebooks called ``names`` (``01_baseline``, ``challenges/x.ipynb``, or any path); by default
     the numbered lessons, in order.
@@ -47,8 +52,7 @@ def find(names=()):
         candidates = [Path(name), folder() / name, folder() / f"{name}.ipynb"]
         path = next((path for path in candidates if path.suffix == ".ipynb" and path.is_file()), None)
         if path is None:
-            known = ", ".join(sorted(path.relative_to(folder()).with_suffix("").as_posix()
-                                     for path in folder().rglob("*.ipynb") if ".ipynb_checkpoints" not in path.parts))
+            known = ", ".join(path.relative_to(folder()).with_suffix("").as_posix() for path in every())
             raise FileNotFoundError(f"there is no notebook {name!r}; there are: {known or 'none'}")
         paths.append(path.resolve())
     return paths or lessons
@@ -193,9 +197,7 @@ def publish(new, branch="main"):
         raise ValueError(f"{new!r}, branch {branch!r}: an address is OWNER/NAME, as in https://github.com/OWNER/NAME")
     old = re.escape(repository())
     root, changed = project_root(), []
-    for path in [root / "pyproject.toml", root / "README.md", *sorted(folder().rglob("*.ipynb"))]:
-        if ".ipynb_checkpoints" in path.parts:
-            continue
+    for path in [root / "pyproject.toml", root / "README.md", *every()]:
         before = path.read_text(encoding="utf-8")
         after = re.sub(rf"colab\.research\.google\.com/github/{old}/blob/[\w./-]+?/notebooks/",
                        f"colab.research.google.com/github/{new}/blob/{branch}/notebooks/", before)

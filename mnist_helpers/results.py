@@ -8,8 +8,6 @@ import re
 from importlib.metadata import version
 from pathlib import Path
 
-from safetensors.torch import save_file
-
 from .data import project_root
 from .stats import mcnemar, mean_over_seeds, newcombe_interval, paired_difference, wilson_interval
 
@@ -77,6 +75,8 @@ def record(notebook, dataset, model, history, test, seed, **more):
     if collector:
         append(run, Path(collector))
         if notebook in PUBLISHED:
+            from safetensors.torch import save_file  # it brings torch, which nothing else here needs
+
             save_file({name: value.cpu().contiguous() for name, value in model.state_dict().items()},
                       Path(collector).with_name(WEIGHTS))
     elif dataset.profile == "full" and not history["interrupted"]:

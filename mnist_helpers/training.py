@@ -85,6 +85,11 @@ def fast_precision(device):
     return torch.bfloat16 if fast else None
 
 
+def precision_name(precision):
+    """``"bfloat16"`` for `torch.bfloat16`; ``"float32"`` also for None."""
+    return str(precision or torch.float32).removeprefix("torch.")
+
+
 def set_seed(seed):
     """Seed PyTorch on every device, and have CUDA choose reproducible algorithms: same seed, same weights."""
     torch.manual_seed(seed)
@@ -250,7 +255,7 @@ def fit(model, train, val, *, epochs, optimizer, scheduler=None, scheduler_every
     generator = torch.Generator(device).manual_seed(torch.randint(2**62, ()).item())
     history = {name: [] for name in ("train_loss", "train_accuracy", "val_loss", "val_accuracy", "lr", "seconds")}
     history |= {"batch_loss": [], "device": describe(device), "threads": torch.get_num_threads(),
-                "precision": str(precision or torch.float32).removeprefix("torch."),
+                "precision": precision_name(precision),
                 "source": getattr(train, "source", ""), "interrupted": False}
     run = {"model": model, "optimizer": optimizer, "scheduler": scheduler}
     if checkpoint is not None:

@@ -127,7 +127,7 @@ def test_the_readme_shows_the_benchmarks_as_measured():
     readme = (data.project_root() / "README.md").read_text(encoding="utf-8")
     measured = json.loads(command.results_file().read_text())
     assert set(measured) == set(command.BENCHMARKS)
-    assert command.readme_section(readme, measured) == readme
+    assert command.readme_section(readme, measured) == readme, "run: python -m benchmarks --save"
 
 
 @pytest.mark.parametrize(("arguments", "said"), [(["epochs"], "there is no benchmark epochs"),

@@ -12,7 +12,7 @@ import torch
 import mnist_helpers as mh
 from mnist_helpers import data, notebooks, results, scoreboard
 
-PATHS = sorted(path for path in notebooks.folder().rglob("*.ipynb") if ".ipynb_checkpoints" not in path.parts)
+PATHS = notebooks.every()
 LESSONS = notebooks.find()
 PARAMETERS = {"01": 26_714, "02": 24_210, "03": 18_374, "04": 20_514, "05": 18_422, "06": 18_422, "07": 18_422}
 CHALLENGES = {"DoubleNorm": 24_394, "TwoLinear": 25_255, "OneEpoch": 23_418, "SixConvolutions": 19_114,

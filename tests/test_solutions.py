@@ -21,7 +21,7 @@ import torch
 
 from mnist_helpers import data, notebooks
 
-PATHS = sorted(path for path in notebooks.folder().rglob("*.ipynb") if ".ipynb_checkpoints" not in path.parts)
+PATHS = notebooks.every()
 NO_CODE = "There is no code to write."
 
 each_notebook = pytest.mark.parametrize("path", PATHS, ids=lambda path: path.stem)
