@@ -29,6 +29,51 @@ DEFAULTS = {"epochs": 20, "batch": 128, "lr": 0.01, "optimizer": "adam", "weight
             "smoothing": 0.0, "rotation": 10, "shift": 0.08, "scale": 0.1, "precision": "bf16"}
 
 
+class Muon(torch.optim.Adam):
+    """Adam for vectors, the classifier and whatever else is no convolution; orthogonal steps for convolutions.
+
+    The momentum of a convolution's weights, a matrix of a row for each output channel, is replaced by the orthogonal
+    matrix nearest to it, so that every direction moves equally far. The weights keep their length (batch norm undoes
+    it anyway), so that ``turn`` times the learning rate is how far they turn in a step.
+
+    Source: K. Jordan et al., "Muon: an optimizer for hidden layers in neural networks" (2024), as in his airbench.
+    """
+
+    def __init__(self, params, lr, turn=3.0, momentum=0.8, **more):
+        params = list(params)
+        self.kernels = [p for p in params if p.ndim == 4]
+        super().__init__([p for p in params if p.ndim != 4], lr=lr, **more)
+        self.buffers, self.turn, self.momentum = [torch.zeros_like(p) for p in self.kernels], turn, momentum
+
+    @torch.no_grad()
+    def step(self, closure=None):
+        super().step(closure)
+        rate = self.turn * self.param_groups[0]["lr"]
+        for weight, buffer in zip(self.kernels, self.buffers, strict=True):
+            buffer.lerp_(weight.grad, 1 - self.momentum)
+            update = orthogonal(weight.grad.lerp(buffer, self.momentum).flatten(1))
+            length = weight.norm()
+            weight -= rate * length * (update / update.norm()).view_as(weight)
+            weight *= length / weight.norm()
+
+    def zero_grad(self, set_to_none=True):
+        super().zero_grad(set_to_none)
+        for weight in self.kernels:
+            weight.grad = None
+
+
+def orthogonal(matrix, steps=4):
+    """The orthogonal matrix near ``matrix``: five-term Newton-Schulz steps that bring the singular values near 1."""
+    a, b, c = 3.4445, -4.7750, 2.0315
+    x = matrix / (matrix.norm() + 1e-9)
+    if tall := x.shape[0] > x.shape[1]:
+        x = x.T
+    for _ in range(steps):
+        gram = x @ x.T
+        x = a * x + (b * gram + c * gram @ gram) @ x
+    return x.T if tall else x
+
+
 def trials_file():
     return mh.data.project_root() / "results" / "trials.jsonl"
 
@@ -112,7 +157,8 @@ def train(given, seed, dataset):
     model = network(config["net"]).to(memory_format=torch.channels_last)
     kinds = {"adam": functools.partial(torch.optim.Adam, fused=True),
              "adamw": functools.partial(torch.optim.AdamW, fused=True),
-             "sgd": functools.partial(torch.optim.SGD, momentum=0.9, nesterov=True)}
+             "sgd": functools.partial(torch.optim.SGD, momentum=0.9, nesterov=True),
+             "muon": functools.partial(Muon, **config.get("muon", {}))}
     optimizer = kinds[config["optimizer"]](model.parameters(), lr=config["lr"], weight_decay=config["weight_decay"])
     steps = config["epochs"] * -(-len(dataset.train) // config["batch"])
     scheduler = torch.optim.lr_scheduler.OneCycleLR(

@@ -69,6 +69,13 @@ class Dataset:
     val: Split
     test: Split
 
+    @property
+    def train_and_val(self):
+        """Both `Split`s in one, for the last run of a recipe that was chosen on ``val`` and is changed no more."""
+        parts = self.train, self.val
+        return Split(torch.cat([part.images for part in parts]), torch.cat([part.labels for part in parts]),
+                     self.train.source)
+
     def epochs(self, full):
         """How many epochs to train where the lesson says ``full``: all of them, except in the quick profile.
 

@@ -69,6 +69,8 @@ def curves(history, title="Training and validation"):
     for axis, measure in zip(axes, ("loss", "accuracy"), strict=True):
         for part, name, color, marker in (("train", "training (while learning)", BLUE, "o"),
                                           ("val", "validation", ORANGE, "s")):
+            if not history[f"{part}_{measure}"]:  # trained without validation
+                continue
             scale = 100 if measure == "accuracy" else 1
             axis.plot(epochs, [scale * value for value in history[f"{part}_{measure}"]], label=name, color=color,
                       marker=marker, markersize=3.5, linewidth=1.5)

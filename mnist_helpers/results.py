@@ -54,8 +54,9 @@ def record(notebook, dataset, model, history, test, seed, **more):
         "epochs": len(history["seconds"]),
         "profile": dataset.profile,
         "dataset": dataset.name,
-        "train_images": len(dataset.train),
-        "val_accuracy": round(history["val_accuracy"][-1], 6),
+        "train_images": history["images"],
+        # None of a network that was trained on the validation images too.
+        "val_accuracy": round(history["val_accuracy"][-1], 6) if history["val_accuracy"] else None,
         "test_accuracy": round(test.accuracy, 6),
         "test_correct": test.correct,
         "test_total": test.total,

@@ -52,10 +52,15 @@ def scoreboard(*runs, notebook=None):
         test = mean_over_seeds([run["test_accuracy"] for run in seeds.values()])
         low, high = test.new_run()
         rows.append([challenge, network, f"{run['parameters']:,}", str(run["epochs"]),
-                     percent(fmean(run["val_accuracy"] for run in seeds.values())), str(test),
+                     _mean([run["val_accuracy"] for run in seeds.values()]), str(test),
                      f"[{100 * low:.2f}, {100 * high:.2f}]" if test.n > 1 else "", percent(published), how])
     return Table(["challenge", "network", "parameters", "epochs", "validation", "test over seeds", "a new run",
                   "published", "published on"], rows)
+
+
+def _mean(accuracies):
+    """Their mean in words; empty for networks that were trained on the validation images too."""
+    return "" if None in accuracies else percent(fmean(accuracies))
 
 
 def trials(challenge):

@@ -6,6 +6,8 @@ divided by the number of images, so that a smaller last batch counts for what it
 """
 
 import contextlib
+import ctypes
+import functools
 import os
 import platform
 import re
@@ -135,6 +137,41 @@ def evaluation_mode(model):
         set_random_state(state, device)
 
 
+# ---------------------------------------------------------------- what slows a CPU down
+
+@contextlib.contextmanager
+def uneven_norms_contiguous(model):
+    """On several CPU threads, hand batch norms whose channels are no multiple of 16 contiguous inputs.
+
+    Of a channels-last input, PyTorch's backward pass sums the gradients in one row of channels for each thread. Where
+    a row does not fill the cache's lines, of 16 float32, neighbours share one and wait for each other: eight channels
+    then take ten times as long as sixteen.
+    """
+    hooks = []
+    if device_of(model).type == "cpu" and torch.get_num_threads() > 1:
+        hooks = [module.register_forward_pre_hook(lambda module, inputs: (inputs[0].contiguous(),))
+                 for module in model.modules()
+                 if isinstance(module, torch.nn.BatchNorm2d) and module.num_features % 16]
+    try:
+        yield
+    finally:
+        for hook in hooks:
+            hook.remove()
+
+
+@functools.cache
+def keep_freed_memory():
+    """Have glibc, where it is the C library, keep the memory of freed tensors for the next ones.
+
+    By default it hands large blocks back to the system, after every step, and taking them again costs a page fault
+    for each 4 kB: cheap on bare metal, but in a virtual machine up to a third of a step.
+    """
+    if sys.platform == "linux" and platform.libc_ver()[0] == "glibc":
+        libc, mmap_threshold, trim_threshold = ctypes.CDLL(None), -3, -1  # M_... in malloc.h
+        libc.mallopt(mmap_threshold, 32 * 2**20)  # the largest that it takes
+        libc.mallopt(trim_threshold, 2**31 - 1)
+
+
 # ---------------------------------------------------------------- one pass over the data
 
 
@@ -185,23 +222,25 @@ def train_epoch(model, split, *, optimizer, loss_fn=F.cross_entropy, batch_size=
         return (((losses * sizes)[:steps].sum() / images_seen).item(), (correct[:steps].sum() / images_seen).item())
 
     model.train()
+    keep_freed_memory()
     last_refresh = time.monotonic()
-    for step, batch in enumerate(batches):
-        targets = labels[batch]
-        with torch.autocast(device.type, precision, enabled=precision is not None):
-            logits = model(_inputs(images[batch], augment, normalize, generator))
-        loss = loss_fn(logits.float(), targets)
-        optimizer.zero_grad(set_to_none=True)
-        loss.backward()
-        optimizer.step()
-        if after_step:
-            after_step()
-        losses[step] = loss.detach()
-        correct[step] = (logits.detach().argmax(1) == targets).sum()
-        if bar is not None and time.monotonic() - last_refresh > REFRESH_SECONDS:
-            bar.set_postfix_str("loss {:.4f}, accuracy {:.2%}".format(*measured(step + 1)), refresh=False)
-            bar.update(step + 1 - bar.n)
-            last_refresh = time.monotonic()
+    with uneven_norms_contiguous(model):
+        for step, batch in enumerate(batches):
+            targets = labels[batch]
+            with torch.autocast(device.type, precision, enabled=precision is not None):
+                logits = model(_inputs(images[batch], augment, normalize, generator))
+            loss = loss_fn(logits.float(), targets)
+            optimizer.zero_grad(set_to_none=True)
+            loss.backward()
+            optimizer.step()
+            if after_step:
+                after_step()
+            losses[step] = loss.detach()
+            correct[step] = (logits.detach().argmax(1) == targets).sum()
+            if bar is not None and time.monotonic() - last_refresh > REFRESH_SECONDS:
+                bar.set_postfix_str("loss {:.4f}, accuracy {:.2%}".format(*measured(step + 1)), refresh=False)
+                bar.update(step + 1 - bar.n)
+                last_refresh = time.monotonic()
     loss, accuracy = measured(len(batches))
     if bar is not None:
         bar.update(len(batches) - bar.n)
@@ -228,7 +267,8 @@ def fit(model, train, val, *, epochs, optimizer, scheduler=None, scheduler_every
         batch_size=64, augment=None, normalize=normalize, precision=None, checkpoint=None, progress=True):
     """Train ``model`` on ``train`` for ``epochs`` epochs, evaluating it on ``val`` after each; return the history.
 
-    ``train`` and ``val`` are pairs of images ``(n, ...)`` and integer labels ``(n,)``. ``scheduler`` is stepped every
+    ``train`` and ``val`` are pairs of images ``(n, ...)`` and integer labels ``(n,)``; with None for ``val``, nothing
+    is evaluated. ``scheduler`` is stepped every
     ``"epoch"`` or every ``"step"``. ``loss_fn(logits, targets)`` is the mean over the batch. ``augment(images,
     generator)`` applies to training batches alone, ``normalize(images)`` to all. ``precision`` is that of the forward
     pass in training (`fast_precision`), by default float32; validation is in float32. Shuffling and augmentation use a
@@ -236,7 +276,8 @@ def fit(model, train, val, *, epochs, optimizer, scheduler=None, scheduler_every
 
     The history is plain data: the lists ``train_loss``, ``train_accuracy`` (while training, see `train_epoch`),
     ``val_loss``, ``val_accuracy``, ``lr`` (of the epoch's last step) and ``seconds`` (of training alone), one entry an
-    epoch; ``batch_loss``, one entry a step; and ``device``, ``threads``, ``precision``, ``source`` and ``interrupted``.
+    epoch; ``batch_loss``, one entry a step; the number of training ``images``; and ``device``, ``threads``,
+    ``precision``, ``source`` and ``interrupted``.
 
     With ``checkpoint=path`` everything needed to go on is written there after each epoch, in one step, and a later
     call with the same arguments goes on from it to the same weights, bit for bit. A keyboard interrupt ends training
@@ -249,12 +290,16 @@ def fit(model, train, val, *, epochs, optimizer, scheduler=None, scheduler_every
         raise ValueError(f"epochs and batch_size must be at least 1, not {epochs} and {batch_size}")
     if scheduler_every not in ("epoch", "step"):
         raise ValueError(f"scheduler_every must be 'epoch' or 'step', not {scheduler_every!r}")
-    val_images, val_labels = _checked(val)
+    plateau = isinstance(scheduler, torch.optim.lr_scheduler.ReduceLROnPlateau)
+    if plateau and val is None:
+        raise ValueError("ReduceLROnPlateau follows the validation loss: pass validation images, or another scheduler")
+    if val is not None:
+        _checked(val)
     images, labels = _checked(train)
     device = device_of(model)
     generator = torch.Generator(device).manual_seed(torch.randint(2**62, ()).item())
     history = {name: [] for name in ("train_loss", "train_accuracy", "val_loss", "val_accuracy", "lr", "seconds")}
-    history |= {"batch_loss": [], "device": describe(device), "threads": torch.get_num_threads(),
+    history |= {"batch_loss": [], "images": len(labels), "device": describe(device), "threads": torch.get_num_threads(),
                 "precision": precision_name(precision),
                 "source": getattr(train, "source", ""), "interrupted": False}
     run = {"model": model, "optimizer": optimizer, "scheduler": scheduler}
@@ -265,7 +310,8 @@ def fit(model, train, val, *, epochs, optimizer, scheduler=None, scheduler_every
         if checkpoint.exists():
             history = _resume(checkpoint, recipe, epochs, run, generator, device)
     train = images.to(device), labels.to(device)
-    val = val_images.to(device), val_labels.to(device)
+    if val is not None:
+        val = tuple(tensor.to(device) for tensor in val)
     steps = -(-len(labels) // batch_size)
 
     for epoch in range(len(history["seconds"]) + 1, epochs + 1):
@@ -279,15 +325,19 @@ def fit(model, train, val, *, epochs, optimizer, scheduler=None, scheduler_every
                     normalize=normalize, generator=generator, precision=precision, bar=bar,
                     after_step=scheduler.step if scheduler and scheduler_every == "step" else None)
                 seconds = time.perf_counter() - started
-                result = evaluate(model, val, loss_fn=loss_fn, normalize=normalize)
-                bar.set_postfix_str(f"loss {loss:.4f}, accuracy {accuracy:.2%}; "
-                                    f"validation {result.loss:.4f}, {result.accuracy:.2%}")
-            for name, value in (("train_loss", loss), ("train_accuracy", accuracy), ("val_loss", result.loss),
-                                ("val_accuracy", result.accuracy), ("lr", _lr(optimizer)), ("seconds", seconds)):
+                text, result = f"loss {loss:.4f}, accuracy {accuracy:.2%}", None
+                if val is not None:
+                    result = evaluate(model, val, loss_fn=loss_fn, normalize=normalize)
+                    text += f"; validation {result.loss:.4f}, {result.accuracy:.2%}"
+                bar.set_postfix_str(text)
+            for name, value in (("train_loss", loss), ("train_accuracy", accuracy), ("lr", _lr(optimizer)),
+                                ("seconds", seconds)):
                 history[name].append(value)
+            if result:
+                history["val_loss"].append(result.loss)
+                history["val_accuracy"].append(result.accuracy)
             history["batch_loss"] += batch_losses
             if scheduler and scheduler_every == "epoch":
-                plateau = isinstance(scheduler, torch.optim.lr_scheduler.ReduceLROnPlateau)
                 scheduler.step(*([result.loss] if plateau else []))
             if checkpoint is not None:
                 _save(checkpoint, recipe, run, generator, device, history)

@@ -16,7 +16,7 @@ import torch, mnist_helpers as mh
 from types import SimpleNamespace
 split = mh.data.Split(torch.zeros(4, 1, 28, 28).byte(), torch.zeros(4).long(), "MNIST")
 dataset = mh.data.Dataset("{dataset}", mh.data.profile(), split, split, split)
-history = dict(seconds=[1.0], val_accuracy=[0.5], device="cpu", threads=1, precision="float32",
+history = dict(seconds=[1.0], images=100, val_accuracy=[0.5], device="cpu", threads=1, precision="float32",
                interrupted=False)
 for step in range(3):
     print(f"step {{step}}", end="\\r")

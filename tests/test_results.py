@@ -31,8 +31,8 @@ def finished_run(tiny, profile="full"):
     split = data.Split(*tiny, "MNIST")
     dataset = data.Dataset("mnist", profile, split, split, split)
     model = torch.nn.Linear(3, 2)
-    history = {"seconds": [1.25, 2.0], "val_accuracy": [0.5, 0.75], "device": "cpu (x)", "threads": 2,
-               "precision": "float32", "interrupted": False}
+    history = {"seconds": [1.25, 2.0], "val_accuracy": [0.5, 0.75], "images": 100, "device": "cpu (x)",
+               "threads": 2, "precision": "float32", "interrupted": False}
     logits = torch.eye(10)[split.labels]
     logits[17] = torch.eye(10)[(split.labels[17] + 1) % 10]
     test = SimpleNamespace(accuracy=0.99, correct=99, total=100, logits=logits)
@@ -49,6 +49,14 @@ def test_a_full_run_appends_one_line(tiny, runs_file):
     assert (run["seed"], run["train_images"], run["augmented_train_accuracy"]) == (7, 100, 0.8)
     assert run["mistakes"] == {17: (int(tiny[1][17]) + 1) % 10} and run["val_curve"] == [0.5, 0.75]
     assert run["versions"]["torch"] == torch.__version__.partition("+")[0]
+
+
+def test_a_run_on_all_images_has_no_validation_accuracy(tiny, runs_file):
+    arguments = finished_run(tiny)
+    arguments[3].update(val_accuracy=[], images=60_000)
+    run = results.record(*arguments)
+    assert (run["val_accuracy"], run["val_curve"], run["train_images"]) == (None, [], 60_000)
+    assert results.read()[0]["val_accuracy"] is None
 
 
 def test_quick_and_interrupted_runs_are_not_recorded(tiny, runs_file):

@@ -42,6 +42,11 @@ def test_a_row_has_the_means_over_its_seeds(recorded):
     assert scoreboard.scoreboard(notebook="twenty_epochs").rows == []
 
 
+def test_a_network_trained_on_all_images_has_no_validation_accuracy(recorded):
+    recorded(five(OURS | {"val_accuracy": None}))
+    assert [row[4:6] for row in scoreboard.scoreboard().rows] == [["", "99.20 ± 0.16 (n = 5)"]]
+
+
 def test_the_run_of_now_takes_its_seeds_place(recorded):
     recorded(five(OURS))
     (row,) = scoreboard.scoreboard(OURS | {"seed": 4, "test_accuracy": 0.999}).rows

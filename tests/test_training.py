@@ -108,6 +108,23 @@ def test_a_plateau_scheduler_is_given_the_validation_loss(tiny, network):
     assert schedulers[0].best == pytest.approx(min(history["val_loss"]))
 
 
+def test_without_validation_images_the_weights_are_the_same(tiny, network):
+    models, histories = [], []
+    for val in (tiny, None):
+        mh.set_seed(0)
+        models.append(network())
+        optimizer = torch.optim.Adam(models[-1].parameters(), lr=1e-2)
+        histories.append(mh.fit(models[-1], tiny, val, epochs=2, optimizer=optimizer, batch_size=32, augment=AUGMENT,
+                                progress=False))
+    assert same(*models)
+    assert histories[0]["train_loss"] == histories[1]["train_loss"] and len(histories[1]["train_loss"]) == 2
+    assert histories[1]["val_loss"] == histories[1]["val_accuracy"] == []
+    assert histories[1]["images"] == len(tiny[1])
+    with pytest.raises(ValueError, match="ReduceLROnPlateau follows the validation loss"):
+        mh.fit(models[-1], tiny, None, epochs=1, optimizer=optimizer,
+               scheduler=lr_scheduler.ReduceLROnPlateau(optimizer))
+
+
 def test_any_loss_is_trained(tiny, network):
     smoothed = nn.CrossEntropyLoss(label_smoothing=0.1)
     model = network()
@@ -439,3 +456,57 @@ def test_a_batch_is_resampled_once_and_gathered_once(network, tiny):
     counts = operations(network, tiny, 20)
     assert counts["aten.grid_sampler_2d"] == 5
     assert counts["aten.index"] == 2 * 5  # the images and their labels
+
+
+@pytest.fixture
+def two_threads():
+    threads = torch.get_num_threads()
+    torch.set_num_threads(2)
+    yield
+    torch.set_num_threads(threads)
+
+
+def test_batch_norms_that_share_cache_lines_are_fed_contiguous_images(tiny, two_threads):
+    """... in training on several threads; to the same weights, and not afterwards."""
+    def trained(threads):
+        torch.set_num_threads(threads)
+        mh.set_seed(0)
+        model = nn.Sequential(nn.Conv2d(1, 8, 3), nn.BatchNorm2d(8), nn.Conv2d(8, 16, 3), nn.BatchNorm2d(16),
+                              nn.Conv2d(16, 20, 3), nn.BatchNorm2d(20), nn.ReLU(), nn.Flatten(), nn.LazyLinear(10))
+        model(torch.zeros(2, 1, 28, 28))
+        model = model.to(memory_format=torch.channels_last)
+        fed = {}
+        for norm in filter(lambda layer: isinstance(layer, nn.BatchNorm2d), model):
+            norm.register_forward_hook(
+                lambda norm, inputs, _: fed.update({norm.num_features: inputs[0].is_contiguous()}))
+        training.train_epoch(model, tiny, optimizer=torch.optim.SGD(model.parameters(), lr=0.01))
+        during = dict(fed)
+        model(torch.zeros(2, 1, 28, 28))
+        return model, during, fed
+
+    one, during, _ = trained(threads=1)
+    assert during == {8: False, 16: False, 20: False}
+    two, during, afterwards = trained(threads=2)
+    assert during == {8: True, 16: False, 20: True}
+    assert afterwards == {8: False, 16: False, 20: False}
+    for a, b in zip(one.parameters(), two.parameters(), strict=True):
+        torch.testing.assert_close(a, b, rtol=1e-3, atol=1e-4)
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="how the C library keeps memory is set with glibc's `mallopt`")
+def test_freed_memory_is_kept_for_the_next_step():
+    """Sixteen blocks of 4 MB, taken and freed again and again: only the first time do they cost page faults."""
+    script = """
+import resource, torch
+from mnist_helpers import training
+training.keep_freed_memory()
+faults = []
+for step in range(8):
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+    blocks = [torch.ones(2**20) for _ in range(16)]
+    del blocks
+    faults.append(resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before)
+print(sum(faults[4:]))
+"""
+    # Without: 16,384 for each of the four steps that are counted, unless something happens to lie above the blocks.
+    assert int(subprocess.run([sys.executable, "-c", script], check=True, capture_output=True).stdout) < 3_000
