@@ -45,9 +45,7 @@ def rates(repeats):
 def step(case, precision, repeats):
     """Of a training step: its floating-point operations, its seconds, and the operators' shares of them."""
     batch_size = pipelines.CASES[case][2]
-    model = pipelines.network(case)
-    if precision:
-        model = model.to(memory_format=torch.channels_last)
+    model = pipelines.network(case).to(memory_format=torch.channels_last)
     with FlopCounterMode(display=False) as counter:
         pipelines.our_epoch(case, model, batch_size, precision)
     images = STEPS * batch_size

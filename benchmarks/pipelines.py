@@ -79,5 +79,5 @@ def our_epoch(case, model, images, precision=None):
     *_, batch_size, _, augment = CASES[case]
     train = mnist().train
     mh.training.train_epoch(model, (train.images[:images], train.labels[:images]), batch_size=batch_size,
-                            optimizer=torch.optim.Adam(model.parameters(), lr=1e-3), augment=augment,
+                            optimizer=torch.optim.Adam(model.parameters(), lr=1e-3, fused=True), augment=augment,
                             precision=precision)
