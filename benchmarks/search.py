@@ -63,7 +63,7 @@ class Muon(torch.optim.Adam):
 
 
 def orthogonal(matrix, steps=4):
-    """The orthogonal matrix near ``matrix``: five-term Newton-Schulz steps that bring the singular values near 1."""
+    """The orthogonal matrix near ``matrix``: fifth-order Newton-Schulz steps that bring the singular values near 1."""
     a, b, c = 3.4445, -4.7750, 2.0315
     x = matrix / (matrix.norm() + 1e-9)
     if tall := x.shape[0] > x.shape[1]:

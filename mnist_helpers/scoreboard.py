@@ -79,7 +79,7 @@ def trials(challenge):
         recipe = ", ".join(f"{name} {value}" for name, value in json.loads(given).items() if name != "net")
         config = group[0]["config"]
         rows.append([why, f"`{config['net']}`", recipe, f"{group[0]['parameters']:,}", str(config["epochs"]),
-                     str(len(group)), percent(fmean(trial["val_accuracy"] for trial in group)),
+                     str(len(group)), _mean([trial["val_accuracy"] for trial in group]),
                      f"{fmean(trial['seconds'] for trial in group):.0f}"])
     return Table(["question", "network", "recipe", "parameters", "epochs", "seeds", "validation", "seconds"], rows)
 

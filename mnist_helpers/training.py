@@ -139,13 +139,14 @@ def evaluation_mode(model):
 
 # ---------------------------------------------------------------- what slows a CPU down
 
+
 @contextlib.contextmanager
 def uneven_norms_contiguous(model):
     """On several CPU threads, hand batch norms whose channels are no multiple of 16 contiguous inputs.
 
     Of a channels-last input, PyTorch's backward pass sums the gradients in one row of channels for each thread. Where
     a row does not fill the cache's lines, of 16 float32, neighbours share one and wait for each other: eight channels
-    then take ten times as long as sixteen.
+    can then take longer than sixteen.
     """
     hooks = []
     if device_of(model).type == "cpu" and torch.get_num_threads() > 1:
@@ -164,7 +165,7 @@ def keep_freed_memory():
     """Have glibc, where it is the C library, keep the memory of freed tensors for the next ones.
 
     By default it hands large blocks back to the system, after every step, and taking them again costs a page fault
-    for each 4 kB: cheap on bare metal, but in a virtual machine up to a third of a step.
+    for each 4 kB: cheap on bare metal, dear in a virtual machine.
     """
     if sys.platform == "linux" and platform.libc_ver()[0] == "glibc":
         libc, mmap_threshold, trim_threshold = ctypes.CDLL(None), -3, -1  # M_... in malloc.h
@@ -268,11 +269,11 @@ def fit(model, train, val, *, epochs, optimizer, scheduler=None, scheduler_every
     """Train ``model`` on ``train`` for ``epochs`` epochs, evaluating it on ``val`` after each; return the history.
 
     ``train`` and ``val`` are pairs of images ``(n, ...)`` and integer labels ``(n,)``; with None for ``val``, nothing
-    is evaluated. ``scheduler`` is stepped every
-    ``"epoch"`` or every ``"step"``. ``loss_fn(logits, targets)`` is the mean over the batch. ``augment(images,
-    generator)`` applies to training batches alone, ``normalize(images)`` to all. ``precision`` is that of the forward
-    pass in training (`fast_precision`), by default float32; validation is in float32. Shuffling and augmentation use a
-    generator seeded from PyTorch's global random state: after `set_seed` a run can be repeated bit for bit.
+    is evaluated. ``scheduler`` is stepped every ``"epoch"`` or every ``"step"``. ``loss_fn(logits, targets)`` is the
+    mean over the batch. ``augment(images, generator)`` applies to training batches alone, ``normalize(images)`` to
+    all. ``precision`` is that of the forward pass in training (`fast_precision`), by default float32; validation is in
+    float32. Shuffling and augmentation use a generator seeded from PyTorch's global random state: after `set_seed` a
+    run can be repeated bit for bit.
 
     The history is plain data: the lists ``train_loss``, ``train_accuracy`` (while training, see `train_epoch`),
     ``val_loss``, ``val_accuracy``, ``lr`` (of the epoch's last step) and ``seconds`` (of training alone), one entry an
