@@ -194,7 +194,7 @@ def frontier(ours, published, what, title, source="MNIST", bottom=0.991):
     figure, ((axis,),) = _figure(title, source, size=(9, 4.2))
     axis.plot(*zip(*[(x, 100 * accuracy) for x, accuracy in published if accuracy >= bottom], strict=True), "x",
               color=GREY, markersize=8, label="published, single runs")
-    looks = itertools.product("osD^", (BLUE, ORANGE, GREEN))
+    looks = itertools.cycle(itertools.product("osD^v", (BLUE, ORANGE, GREEN)))  # more networks than looks: none is lost
     for (name, (x, mean, std)), (marker, color) in zip(ours.items(), looks, strict=False):
         if mean >= bottom:
             axis.errorbar(x, 100 * mean, 100 * std, fmt=marker, color=color, capsize=4, markersize=6, label=name)

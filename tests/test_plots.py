@@ -148,6 +148,12 @@ def test_before_and_after_pairs_the_numbers_and_draws_no_more_than_asked():
     assert 400 < len(x) <= 500 and y == pytest.approx(2 * x + 1)
 
 
+def test_the_frontier_leaves_no_network_out():
+    ours = {f"network {number}": (3_000 + number, 0.994, 0.0004) for number in range(20)}
+    (axis,) = plots.frontier(ours, [(9_000, 0.995)], "parameters", "Parameters").axes
+    assert {text.get_text() for text in axis.get_legend().get_texts()} == {*ours, "published, single runs"}
+
+
 def test_the_frontier_shows_percent_and_leaves_out_what_would_flatten_it():
     figure = plots.frontier({"a": (3_000, 0.994, 0.0004), "b": (20_000, 0.95, 0.01)}, [(9_000, 0.995), (1, 0.9)],
                             "parameters", "Accuracy")
