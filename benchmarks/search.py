@@ -5,7 +5,8 @@
 Every trial is appended to ``results/trials.jsonl``, the ones that led nowhere included; the test images are not opened.
 A network is a line of layers: ``c5s2-16`` is a 5x5 convolution of stride 2 to 16 channels, ``v3-8`` one without
 padding, ``d3`` a depthwise one, each followed by batch normalisation and ReLU (``l1-8`` is a 1x1 convolution without);
-``=`` applies the convolution before it once more, the same weights with a batch norm of their own. ``P`` pools 2x2,
+``=`` applies the convolution before it once more, the same weights with a batch norm of their own. ``+`` adds the
+input of the layer before it to its output. ``S`` at the front straightens the images (`Straighten`). ``P`` pools 2x2,
 as a part of ``c3-24P`` it does so before the batch norm; ``D.1`` drops out, ``gap`` averages or ``flat`` flattens, and
 the classifier follows.
 """
@@ -26,7 +27,9 @@ import mnist_helpers as mh
 from mnist_helpers.summary import count_parameters
 
 DEFAULTS = {"epochs": 20, "batch": 128, "lr": 0.01, "optimizer": "adam", "weight_decay": 0.0, "warmup": 0.2,
-            "smoothing": 0.0, "rotation": 10, "shift": 0.08, "scale": 0.1, "precision": "bf16"}
+            "smoothing": 0.0, "rotation": 10, "shift": 0.08, "scale": 0.1, "plain": 0, "activation": "relu",
+            "precision": "bf16"}
+ACTIVATIONS = {"relu": nn.ReLU, "silu": nn.SiLU, "gelu": nn.GELU}
 
 
 class Muon(torch.optim.Adam):
@@ -78,16 +81,53 @@ def trials_file():
     return mh.data.project_root() / "results" / "trials.jsonl"
 
 
-def network(line):
+class Residual(nn.Module):
+    """What the layers make of the input, and the input itself, added (K. He et al., 2015)."""
+
+    def __init__(self, *layers):
+        super().__init__()
+        self.layers = nn.Sequential(*layers)
+
+    def forward(self, x):
+        return x + self.layers(x)
+
+
+class Straighten(nn.Module):
+    """Move each image's centre of mass to the middle and shear it until its ink leans neither left nor right.
+
+    No parameters: the shear follows from the ink's second moments. Takes and returns ``(n, 1, side, side)``.
+    Source: Y. LeCun et al., "Gradient-based learning applied to document recognition" (1998), the deslanted images.
+    """
+
+    def forward(self, images):
+        ink = (images - images.amin((2, 3), keepdim=True))[:, 0]
+        ink = ink / ink.sum((1, 2), keepdim=True).clamp_min(1e-6)
+        side = images.shape[-1]
+        place = (torch.arange(side, device=images.device) + 0.5) * 2 / side - 1  # as affine_grid counts: -1 to 1
+        columns, rows = ink.sum(1), ink.sum(2)
+        x, y = columns @ place, rows @ place
+        spread = rows @ place**2 - y**2
+        lean = (torch.einsum("nij,i,j->n", ink, place, place) - x * y) / spread.clamp_min(1e-6)
+        one, zero = torch.ones_like(x), torch.zeros_like(x)
+        theta = torch.stack([one, lean, x, zero, one, y], 1).view(-1, 2, 3)
+        grid = F.affine_grid(theta, list(images.shape), align_corners=False)
+        return F.grid_sample(images, grid, mode="bilinear", padding_mode="border", align_corners=False)
+
+
+def network(line, activation="relu"):
     """The module of a line of layers; see the module's docstring."""
-    layers, channels, side = [], 1, 28
+    layers, channels, side, activation = [], 1, 28, ACTIVATIONS[activation]
     for word in line.split():
         if word == "P":
             layers.append(nn.MaxPool2d(2))
             side //= 2
         elif word == "=":
-            again = next(layer for layer in reversed(layers) if isinstance(layer, nn.Conv2d))
-            layers += [again, nn.BatchNorm2d(channels), nn.ReLU()]
+            again = next(layer for layer in nn.Sequential(*reversed(layers)).modules() if isinstance(layer, nn.Conv2d))
+            layers += [again, nn.BatchNorm2d(channels), activation()]
+        elif word == "+":
+            layers[-3:] = [Residual(*layers[-3:])]
+        elif word == "S":
+            layers.append(Straighten())
         elif word == "gap":
             layers += [nn.AdaptiveAvgPool2d(1), nn.Flatten()]
             side = 1
@@ -107,7 +147,7 @@ def network(line):
                 layers.append(nn.MaxPool2d(2))
                 side //= 2
             if kind != "l":
-                layers += [nn.BatchNorm2d(out), nn.ReLU()]
+                layers += [nn.BatchNorm2d(out), activation()]
     return nn.Sequential(*layers, nn.Linear(channels * side * side, 10))
 
 
@@ -146,15 +186,16 @@ def trial(given, seed, dataset):
     return {"given": given, "config": DEFAULTS | given, "seed": seed, "parameters": count_parameters(model),
             "val_accuracy": round(history["val_accuracy"][-1], 4), "val_curve": history["val_accuracy"],
             "val_cross_entropy": round(mh.evaluate(model, dataset.val).loss, 5),
-            "train_loss": history["train_loss"][-1], "seconds": round(sum(history["seconds"]), 1),
-            "threads": torch.get_num_threads()}
+            "train_loss": history["train_loss"][-1],
+            "train_cross_entropy": round(mh.evaluate(model, dataset.train).loss, 5),
+            "seconds": round(sum(history["seconds"]), 1), "threads": torch.get_num_threads()}
 
 
 def train(given, seed, dataset):
     """The trained network of a configuration, and its history."""
     config = DEFAULTS | given
     mh.set_seed(seed)
-    model = network(config["net"]).to(memory_format=torch.channels_last)
+    model = network(config["net"], config["activation"]).to(memory_format=torch.channels_last)
     kinds = {"adam": functools.partial(torch.optim.Adam, fused=True),
              "adamw": functools.partial(torch.optim.AdamW, fused=True),
              "sgd": functools.partial(torch.optim.SGD, momentum=0.9, nesterov=True),
@@ -168,9 +209,15 @@ def train(given, seed, dataset):
     if "teacher" in config:
         loss_fn = distillation(model, taught(config["teacher"], seed, dataset))
     augment = mh.Augment(mh.Rotation(config["rotation"]), mh.Translation(config["shift"]),
-                         mh.Scale(1 - config["scale"], 1 + config["scale"])) if config["rotation"] else None
+                         mh.Scale(1 - config["scale"], 1 + config["scale"]))
+    augmented = steps * (1 - config["plain"]) if config["rotation"] else 0
+
+    def early(images, generator):
+        """Augmentation that ends where the last part of the training, ``plain``, begins."""
+        return augment(images, generator) if scheduler.last_epoch < augmented else images
+
     history = mh.fit(model, dataset.train, dataset.val, epochs=config["epochs"], optimizer=optimizer,
-                     scheduler=scheduler, scheduler_every="step", batch_size=config["batch"], augment=augment,
+                     scheduler=scheduler, scheduler_every="step", batch_size=config["batch"], augment=early,
                      loss_fn=loss_fn,
                      precision=torch.bfloat16 if config["precision"] == "bf16" else None, progress=False)
     return model, history

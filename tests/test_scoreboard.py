@@ -3,6 +3,7 @@
 import json
 from types import SimpleNamespace
 
+import numpy as np
 import pytest
 import torch
 from test_results import RUN
@@ -93,6 +94,7 @@ def test_trials_are_grouped_by_configuration(tmp_path, monkeypatch):
     ("c3-8 P gap", 72 + 16 + 90),
     ("c5s2-4 d3 l1-6 P flat", 100 + 8 + 36 + 8 + 24 + 6 * 49 * 10 + 10),
     ("c3-8 c3-8 = P gap", 72 + 16 + 576 + 16 + 16 + 90),
+    ("c3-8 c3-8 + = + P gap", 72 + 16 + 576 + 16 + 16 + 90),
     ("c3-8P c3-8P flat", 72 + 16 + 576 + 16 + 8 * 49 * 10 + 10),
     ("v3-4 c3g2-8 D.1 P P flat", 36 + 8 + 144 + 16 + 8 * 36 * 10 + 10),
 ])
@@ -100,6 +102,38 @@ def test_a_line_of_layers_has_its_parameters(line, parameters):
     model = search.network(line)
     assert count_parameters(model) == parameters
     assert model(torch.zeros(2, 1, 28, 28)).shape == (2, 10)
+
+
+def test_a_plus_adds_the_input_of_the_layer_before():
+    first, residual = search.network("c3-8 c3-8 + gap").eval()[:3], search.network("c3-8 c3-8 + gap").eval()[3]
+    x = first(torch.rand(2, 1, 28, 28))
+    assert torch.equal(residual(x), x + residual.layers(x)) and isinstance(residual.layers[0], torch.nn.Conv2d)
+
+
+def test_the_last_part_is_trained_without_augmentation(tiny, monkeypatch):
+    augmented = []
+
+    def noted(images, generator):
+        augmented.append(len(images))
+        return images
+
+    monkeypatch.setattr(search.mh, "Augment", lambda *transforms: noted)
+    split = data.Split(*tiny)
+    dataset = SimpleNamespace(train=split, val=split)
+    config = {"net": "c5s2-4 P flat", "epochs": 4, "batch": -(-len(split.labels) // 5), "plain": 0.25}
+    search.train(config, 0, dataset)
+    assert len(augmented) == 15  # of 4 epochs of 5 steps
+
+
+@pytest.mark.parametrize("shape", [(8, 20), (20, 8), (6, 6)])
+def test_orthogonal_turns_the_singular_values_to_about_one(shape):
+    """Against numpy's singular value decomposition: the directions stay, the lengths become about equal."""
+    torch.manual_seed(0)
+    matrix = torch.randn(shape)
+    left, _, right = np.linalg.svd(matrix.numpy(), full_matrices=False)
+    lengths = np.diag(left.T @ search.orthogonal(matrix).numpy() @ right.T)
+    np.testing.assert_allclose(search.orthogonal(matrix).numpy(), left * lengths @ right, atol=1e-4)
+    assert lengths.min() > 0.6 and lengths.max() < 1.3
 
 
 def test_a_trial_never_sees_the_test_images(tiny):
