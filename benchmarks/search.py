@@ -27,8 +27,8 @@ import mnist_helpers as mh
 from mnist_helpers.summary import count_parameters
 
 DEFAULTS = {"epochs": 20, "batch": 128, "lr": 0.01, "optimizer": "adam", "weight_decay": 0.0, "warmup": 0.2,
-            "smoothing": 0.0, "rotation": 10, "shift": 0.08, "scale": 0.1, "plain": 0, "activation": "relu",
-            "precision": "bf16"}
+            "smoothing": 0.0, "rotation": 10, "shift": 0.08, "scale": 0.1, "elastic": 0, "plain": 0,
+            "activation": "relu", "precision": "bf16"}
 ACTIVATIONS = {"relu": nn.ReLU, "silu": nn.SiLU, "gelu": nn.GELU}
 
 
@@ -209,7 +209,8 @@ def train(given, seed, dataset):
     if "teacher" in config:
         loss_fn = distillation(model, taught(config["teacher"], seed, dataset))
     augment = mh.Augment(mh.Rotation(config["rotation"]), mh.Translation(config["shift"]),
-                         mh.Scale(1 - config["scale"], 1 + config["scale"]))
+                         mh.Scale(1 - config["scale"], 1 + config["scale"]),
+                         *([mh.Elastic(config["elastic"])] if config["elastic"] else []))
     augmented = steps * (1 - config["plain"]) if config["rotation"] else 0
 
     def early(images, generator):

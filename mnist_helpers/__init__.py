@@ -2,7 +2,7 @@
 
 try:
     from . import augment, data, plots, results, scoreboard, stats, training
-    from .augment import Augment, Brightness, CenterCropResize, Contrast, Rotation, Scale, Translation
+    from .augment import Augment, Brightness, CenterCropResize, Contrast, Elastic, Rotation, Scale, Translation
     from .data import load_mnist, normalize
     from .results import compare, measures, record, table_so_far
     from .summary import summary
@@ -12,7 +12,7 @@ except ModuleNotFoundError as error:
                               "that runs this", name=error.name) from error
 
 __all__ = [
-    "Augment", "Brightness", "CenterCropResize", "Contrast", "Rotation", "Scale", "Translation",
+    "Augment", "Brightness", "CenterCropResize", "Contrast", "Elastic", "Rotation", "Scale", "Translation",
     "augment", "compare", "data", "evaluate", "fit", "get_device", "load_mnist", "measures", "normalize", "plots",
     "record", "results", "scoreboard", "set_seed", "stats", "summary", "table_so_far", "training",
 ]

@@ -6,11 +6,11 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
-from scipy import stats
+from scipy import ndimage, stats
 from torchvision.transforms.v2 import InterpolationMode
 from torchvision.transforms.v2 import functional as tv
 
-from mnist_helpers import Augment, Brightness, CenterCropResize, Contrast, Rotation, Scale, Translation, data
+from mnist_helpers import Augment, Brightness, CenterCropResize, Contrast, Elastic, Rotation, Scale, Translation, data
 from mnist_helpers.augment import warp
 
 GEOMETRIC = [CenterCropResize(22, p=0.5), Rotation(15), Translation(0.1), Scale(0.9, 1.1)]
@@ -69,6 +69,34 @@ def test_center_crop_and_resize_is_torchvisions(images):
     torch.testing.assert_close(warped(images, CenterCropResize(22), torch.tensor(False)), images)
 
 
+def test_elastic_is_torchvisions(images):
+    """Both read a pixel where the same field of shifts says."""
+    transform = Elastic(1.5)
+    noise = transform.draw(1, torch.Generator().manual_seed(0), torch.device("cpu"))
+    displacement = transform.displacement(noise, 28)
+    expected = tv.elastic(images, displacement, interpolation=InterpolationMode.BILINEAR)
+    identity = torch.eye(3).expand(len(images), 3, 3)
+    torch.testing.assert_close(warp(images, identity, displacement), expected, atol=1e-4, rtol=0)
+    assert (expected - images).abs().max() > 0.2
+
+
+def test_elastic_shifts_are_as_large_as_said_and_smooth():
+    """Simard's white noise at every pixel, smoothed by scipy with a Gaussian of 4 pixels, has the same correlations."""
+    transform = Elastic(1.5)
+    noise = transform.draw(4_000, torch.Generator().manual_seed(0), torch.device("cpu"))
+    shifts = transform.displacement(noise, 28).numpy() * 14  # from coordinates that span 2 to pixels
+    np.testing.assert_allclose(shifts.std(0), 1.5, rtol=0.05)
+    simard = ndimage.gaussian_filter1d(np.random.default_rng(0).standard_normal((4_000, 28)), 4, mode="constant")
+
+    def correlation(field, distance):
+        return np.corrcoef(field[:, 12], field[:, 12 + distance])[0, 1]
+
+    for distance in (1, 2, 4, 8, 12):
+        assert correlation(shifts[:, 14, :, 0], distance) == pytest.approx(correlation(simard, distance), abs=0.06)
+        assert correlation(shifts[:, :, 14, 1], distance) == pytest.approx(correlation(simard, distance), abs=0.06)
+    assert abs(np.corrcoef(shifts[:, 14, 14, 0], shifts[:, 14, 14, 1])[0, 1]) < 0.06, "x and y are independent"
+
+
 @pytest.mark.parametrize("factor", [0.8, 1.0, 1.2])
 def test_brightness_and_contrast_are_torchvisions(images, factor):
     factors = torch.full((len(images),), factor)
@@ -93,8 +121,17 @@ def test_transforms_compose_in_their_order_into_one_resampling(images, monkeypat
     torch.testing.assert_close(ours, expected, atol=1e-4, rtol=0)
     assert not torch.allclose(ours, Augment(Shift(4 / 28), Fixed(90.0))(images), atol=0.1)
     calls.clear()
-    Augment(*GEOMETRIC, Brightness(0.2))(images)
+    Augment(*GEOMETRIC, Elastic(1), Brightness(0.2))(images)
     assert calls == [1]
+
+
+def test_elastic_shifts_are_added_to_the_matrices(images):
+    class Known(Elastic):
+        def displacement(self, noise, side):
+            return torch.tensor([2 * 4 / side, 0]).expand(len(noise), side, side, 2)
+
+    shifted = Augment(Known(1.0))(images)
+    torch.testing.assert_close(shifted, affine(images, translate=(-4, 0)), atol=1e-4, rtol=0)
 
 
 @pytest.mark.parametrize(("transform", "low", "high"), [
@@ -112,7 +149,7 @@ def test_crop_is_drawn_with_its_probability():
 
 
 @pytest.mark.parametrize("transform", [Rotation(15), Translation(0.1), Scale(0.8, 1.2), Brightness(0.5), Contrast(0.5),
-                                       CenterCropResize(22, p=0.5)])
+                                       Elastic(1), CenterCropResize(22, p=0.5)])
 def test_images_of_a_batch_get_different_draws(images, transform):
     batch = images[:1].expand(16, -1, -1, -1)
     augmented = Augment(transform)(batch, torch.Generator().manual_seed(0))
@@ -121,7 +158,7 @@ def test_images_of_a_batch_get_different_draws(images, transform):
 
 
 def test_a_generator_makes_it_reproducible_and_leaves_the_global_state(images):
-    augment = Augment(*GEOMETRIC, Brightness(0.2), Contrast(0.2))
+    augment = Augment(*GEOMETRIC, Elastic(1), Brightness(0.2), Contrast(0.2))
     state = torch.get_rng_state()
     first, second, other = (augment(images, torch.Generator().manual_seed(seed)) for seed in (5, 5, 6))
     assert torch.equal(first, second) and not torch.equal(first, other)
@@ -143,7 +180,8 @@ def test_wrong_shapes_are_named(shape):
 
 
 @pytest.mark.parametrize("wrong", [lambda: Rotation(-1), lambda: CenterCropResize(22, p=2), lambda: Scale(1.1, 0.9),
-                                   lambda: Translation(3), lambda: Brightness(-0.1), lambda: Contrast(1.5)])
+                                   lambda: Translation(3), lambda: Brightness(-0.1), lambda: Contrast(1.5),
+                                   lambda: Elastic(-1), lambda: Elastic(1, points=0)])
 def test_senseless_parameters_are_refused(wrong):
     with pytest.raises(ValueError, match=r"\("):
         wrong()
@@ -155,5 +193,6 @@ def test_what_is_no_transform_is_refused():
 
 
 def test_it_says_what_it_does():
-    assert repr(Augment(CenterCropResize(22, p=0.1), Rotation(15))) == (
-        "Augment(CenterCropResize(size=22, p=0.1), Rotation(degrees=15))")
+    assert repr(Augment(Brightness(0.2), Elastic(1), CenterCropResize(22, p=0.1), Rotation(15))) == (
+        "Augment(CenterCropResize(size=22, p=0.1), Rotation(degrees=15), Elastic(pixels=1, points=7), "
+        "Brightness(amount=0.2))")
