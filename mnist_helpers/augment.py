@@ -14,6 +14,7 @@ Matrices take *output* coordinates to *input* coordinates, both from -1 to 1 acr
 here sampling is bilinear, and translations are not rounded to whole pixels.
 """
 
+import functools
 import math
 from dataclasses import dataclass
 
@@ -200,10 +201,20 @@ class Augment:
         return f"Augment({', '.join(map(repr, self.geometric + self.elastic + self.photometric))})"
 
 
+@functools.cache
+def _pixels(side, device):
+    """The centres of an image's pixels as columns ``(3, side * side)`` of x, y and 1: what `F.affine_grid` multiplies,
+    here for all images of a batch in one product, which on a CPU takes a tenth of the time."""
+    centres = torch.linspace(-1, 1, side, device=device) * (side - 1) / side
+    x, y = torch.meshgrid(centres, centres, indexing="xy")
+    return torch.stack([x, y, torch.ones_like(x)]).view(3, -1)
+
+
 def warp(images, matrices, *displacements):
     """Resample float ``(n, channels, side, side)`` images, bilinearly, 0 outside: each output pixel is read where its
     image's matrix of ``(n, 3, 3)`` takes it, moved on by each of ``displacements``, ``(n, side, side, 2)``, x first."""
-    grid = F.affine_grid(matrices[:, :2], list(images.shape), align_corners=False)
+    n, _, side, _ = images.shape
+    grid = (matrices[:, :2].reshape(-1, 3) @ _pixels(side, images.device)).view(n, 2, side, side).permute(0, 2, 3, 1)
     for displacement in displacements:
         grid += displacement
     return F.grid_sample(images, grid, mode="bilinear", padding_mode="zeros", align_corners=False)

@@ -125,6 +125,15 @@ def test_transforms_compose_in_their_order_into_one_resampling(images, monkeypat
     assert calls == [1]
 
 
+@pytest.mark.parametrize("side", [8, 28])
+def test_the_grid_is_pytorchs(side):
+    matrices = torch.eye(3).repeat(5, 1, 1) + 0.2 * torch.randn(5, 3, 3, generator=torch.Generator().manual_seed(0))
+    batch = torch.rand((5, 1, side, side), generator=torch.Generator().manual_seed(1))
+    grid = torch.nn.functional.affine_grid(matrices[:, :2], list(batch.shape), align_corners=False)
+    expected = torch.nn.functional.grid_sample(batch, grid, align_corners=False)
+    torch.testing.assert_close(warp(batch, matrices), expected, atol=1e-5, rtol=0)
+
+
 def test_elastic_shifts_are_added_to_the_matrices(images):
     class Known(Elastic):
         def displacement(self, noise, side):
