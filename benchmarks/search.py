@@ -227,7 +227,8 @@ def train(given, seed, dataset):
 def main():
     parser = argparse.ArgumentParser(prog="python -m benchmarks.search", description=__doc__.splitlines()[0])
     parser.add_argument("configs", nargs="+", type=json.loads, help="a JSON object: what differs from the defaults")
-    parser.add_argument("--seeds", type=int, default=1, help="seeds 0 to N-1")
+    parser.add_argument("--seeds", type=int, default=1, help="how many seeds")
+    parser.add_argument("--first-seed", type=int, default=0, help="the first of them")
     parser.add_argument("--challenge", default="", help="the challenge the trial belongs to")
     parser.add_argument("--why", default="", help="what it is to find out")
     options = parser.parse_args()
@@ -235,7 +236,7 @@ def main():
     if (dataset.name, dataset.profile) != ("mnist", "full"):
         parser.error(f"trials are made on all of MNIST, and this is {dataset}")
     for config in options.configs:
-        for seed in range(options.seeds):
+        for seed in range(options.first_seed, options.first_seed + options.seeds):
             run = trial(config, seed, dataset) | {"challenge": options.challenge, "why": options.why}
             mh.results.append(run, trials_file())
             print(f"{run['parameters']:,} {run['val_accuracy']:.2%} {run['val_cross_entropy']:.4f} "

@@ -6,10 +6,12 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 import torch
+from scipy import ndimage
 from test_results import RUN
 
 from benchmarks import search
 from mnist_helpers import data, results, scoreboard
+from mnist_helpers.augment import warp
 from mnist_helpers.summary import count_parameters
 
 OURS = RUN | {"notebook": "challenges/one_epoch.ipynb", "model": "OneEpoch", "parameters": 20_000, "epochs": 1,
@@ -108,6 +110,25 @@ def test_a_plus_adds_the_input_of_the_layer_before():
     first, residual = search.network("c3-8 c3-8 + gap").eval()[:3], search.network("c3-8 c3-8 + gap").eval()[3]
     x = first(torch.rand(2, 1, 28, 28))
     assert torch.equal(residual(x), x + residual.layers(x)) and isinstance(residual.layers[0], torch.nn.Conv2d)
+
+
+def test_straightened_digits_stand_upright_in_the_middle():
+    """By scipy's centre of mass and numpy's weighted covariance, whichever way they were sheared and moved before."""
+    (digits, _), _ = data.digits_sample()
+    shears = torch.linspace(-0.4, 0.4, 9)
+    matrices = torch.eye(3).repeat(9, 1, 1)
+    matrices[:, 0, 1], matrices[:, 0, 2] = shears, shears / 4
+    slanted = warp(digits[:9].float() / 255, matrices)
+    rows, columns = np.mgrid[:28, :28]
+
+    def lean(ink):
+        return np.cov(rows.ravel(), columns.ravel(), aweights=ink.numpy().ravel())[0, 1]
+
+    for image in search.Straighten()(data.normalize(slanted))[:, 0]:
+        ink = image - image.min()
+        assert ndimage.center_of_mass(ink.numpy()) == pytest.approx((13.5, 13.5), abs=0.15)
+        assert abs(lean(ink)) < 1
+    assert abs(lean(slanted[-1])) > 3, "the last one leaned"
 
 
 def test_the_last_part_is_trained_without_augmentation(tiny, monkeypatch):
