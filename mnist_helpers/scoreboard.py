@@ -65,9 +65,11 @@ def _mean(accuracies):
     return "" if None in accuracies else percent(fmean(accuracies))
 
 
-def trials(challenge):
+def trials(challenge, spread=False):
     """A `Table` of the trials of a challenge (``benchmarks/search.py`` makes them), in the order they were made: what
-    each was to find out, the network, what its recipe changed, and means over its seeds on the *validation* split."""
+    each was to find out, the network, what its recipe changed, and means over its seeds on the *validation* split.
+
+    With ``spread``, the training loss of the last epoch as well, and of several seeds the smallest and the largest."""
     path = project_root() / "results" / "trials.jsonl"
     groups = {}
     for line in path.read_text(encoding="utf-8").splitlines():
@@ -78,10 +80,20 @@ def trials(challenge):
     for (why, given), group in groups.items():
         recipe = ", ".join(f"{name} {value}" for name, value in json.loads(given).items() if name != "net")
         config = group[0]["config"]
+        accuracies, losses = ([trial[name] for trial in group] for name in ("val_accuracy", "train_loss"))
+        measured = [_mean(accuracies)]
+        if spread:
+            measured = [_spread(accuracies, percent), _spread(losses, "{:.4f}".format)]
         rows.append([why, f"`{config['net']}`", recipe, f"{group[0]['parameters']:,}", str(config["epochs"]),
-                     str(len(group)), _mean([trial["val_accuracy"] for trial in group]),
-                     f"{fmean(trial['seconds'] for trial in group):.0f}"])
-    return Table(["question", "network", "recipe", "parameters", "epochs", "seeds", "validation", "seconds"], rows)
+                     str(len(group)), *measured, f"{fmean(trial['seconds'] for trial in group):.0f}"])
+    return Table(["question", "network", "recipe", "parameters", "epochs", "seeds", "validation",
+                  *(["training loss"] if spread else []), "seconds"], rows)
+
+
+def _spread(values, written):
+    """Their mean and, if there are several, the smallest and the largest."""
+    ends = f" [{written(min(values))}, {written(max(values))}]" if len(values) > 1 else ""
+    return written(fmean(values)) + ends
 
 
 def readme_section(readme):

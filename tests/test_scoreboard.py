@@ -84,11 +84,15 @@ def test_trials_are_grouped_by_configuration(tmp_path, monkeypatch):
     (tmp_path / "results").mkdir()
     monkeypatch.setattr(scoreboard, "project_root", lambda: tmp_path)
     trial = {"challenge": "mine", "why": "rate", "given": {"net": "c3-4", "lr": 0.1},
-             "config": {"net": "c3-4", "lr": 0.1, "epochs": 3}, "parameters": 100, "seconds": 4.0}
-    lines = [trial | {"seed": 0, "val_accuracy": 0.98}, trial | {"seed": 1, "val_accuracy": 0.99},
+             "config": {"net": "c3-4", "lr": 0.1, "epochs": 3}, "parameters": 100, "seconds": 4.0, "train_loss": 0.02}
+    lines = [trial | {"seed": 0, "val_accuracy": 0.98}, trial | {"seed": 1, "val_accuracy": 0.99, "train_loss": 0.03},
              trial | {"challenge": "another", "val_accuracy": 0.5}]
     (tmp_path / "results" / "trials.jsonl").write_text("\n".join(map(json.dumps, lines)))
     assert scoreboard.trials("mine").rows == [["rate", "`c3-4`", "lr 0.1", "100", "3", "2", "98.50 %", "4"]]
+    assert scoreboard.trials("mine", spread=True).rows == [
+        ["rate", "`c3-4`", "lr 0.1", "100", "3", "2", "98.50 % [98.00 %, 99.00 %]", "0.0250 [0.0200, 0.0300]", "4"]]
+    (row,) = scoreboard.trials("another", spread=True).rows
+    assert row[6:8] == ["50.00 %", "0.0200"], "one seed has no range"
 
 
 @pytest.mark.parametrize(("line", "parameters"), [
