@@ -4,7 +4,7 @@
 
 Every trial is appended to ``results/trials.jsonl``, the ones that led nowhere included; the test images are not opened.
 A network is a line of layers: ``c5s2-16`` is a 5x5 convolution of stride 2 to 16 channels, ``v3-8`` one without
-padding, ``d3`` a depthwise one, each followed by batch normalisation and ReLU (``l1-8`` is a 1x1 convolution without);
+padding, ``d3`` a depthwise one, each followed by batch norm and activation (``l1-8`` is a 1x1 convolution without);
 ``=`` applies the convolution before it once more, the same weights with a batch norm of their own. ``+`` adds the
 input of the layer before it to its output. ``S`` at the front straightens the images (`Straighten`). ``P`` pools 2x2,
 as a part of ``c3-24P`` it does so before the batch norm; ``D.1`` drops out, ``gap`` averages or ``flat`` flattens, and
