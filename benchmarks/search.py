@@ -5,10 +5,10 @@
 Every trial is appended to ``results/trials.jsonl``, the ones that led nowhere included; the test images are not opened.
 A network is a line of layers: ``c5s2-16`` is a 5x5 convolution of stride 2 to 16 channels, ``v3-8`` one without
 padding, ``d3`` a depthwise one, each followed by batch norm and activation (``l1-8`` is a 1x1 convolution without);
-``=`` applies the convolution before it once more, the same weights with a batch norm of their own. ``+`` adds the
-input of the layer before it to its output. ``S`` at the front straightens the images (`Straighten`). ``P`` pools 2x2,
-as a part of ``c3-24P`` it does so before the batch norm; ``D.1`` drops out, ``gap`` averages or ``flat`` flattens, and
-the classifier follows.
+``=`` applies the convolution before it once more, the same weights with a batch norm of their own, and with it the
+one without batch norm in front of it (``l3g8-8 c1-8 =``). ``+`` adds the input of the layer before it to its output.
+``S`` at the front straightens the images (`Straighten`). ``P`` pools 2x2, as a part of ``c3-24P`` it does so before
+the batch norm; ``D.1`` drops out, ``gap`` averages or ``flat`` flattens, and the classifier follows.
 """
 
 import argparse
@@ -122,8 +122,9 @@ def network(line, activation="relu"):
             layers.append(nn.MaxPool2d(2))
             side //= 2
         elif word == "=":
-            again = next(layer for layer in nn.Sequential(*reversed(layers)).modules() if isinstance(layer, nn.Conv2d))
-            layers += [again, nn.BatchNorm2d(channels), activation()]
+            last = max(place for place, layer in enumerate(layers) if isinstance(layer, nn.Conv2d))
+            pair = isinstance(layers[last - 1], nn.Conv2d)
+            layers += [*layers[last - pair:last + 1], nn.BatchNorm2d(channels), activation()]
         elif word == "+":
             layers[-3:] = [Residual(*layers[-3:])]
         elif word == "S":
@@ -199,8 +200,10 @@ def train(given, seed, dataset):
     kinds = {"adam": functools.partial(torch.optim.Adam, fused=True),
              "adamw": functools.partial(torch.optim.AdamW, fused=True),
              "sgd": functools.partial(torch.optim.SGD, momentum=0.9, nesterov=True),
-             "muon": functools.partial(Muon, **config.get("muon", {}))}
-    optimizer = kinds[config["optimizer"]](model.parameters(), lr=config["lr"], weight_decay=config["weight_decay"])
+             "muon": functools.partial(Muon, **config.get("muon", {})),
+             "full matrix": functools.partial(mh.optim.FullMatrixAdam, **config.get("matrix", {}))}
+    decay = {"weight_decay": config["weight_decay"]} if config["weight_decay"] else {}
+    optimizer = kinds[config["optimizer"]](model.parameters(), lr=config["lr"], **decay)
     steps = config["epochs"] * -(-len(dataset.train) // config["batch"])
     scheduler = torch.optim.lr_scheduler.OneCycleLR(
         optimizer, config["lr"], total_steps=steps, pct_start=config["warmup"], cycle_momentum=False,

@@ -1,7 +1,7 @@
 """What the lessons import: data, augmentation, training, summaries, figures and results. One room each."""
 
 try:
-    from . import augment, data, plots, results, scoreboard, stats, training
+    from . import augment, data, optim, plots, results, scoreboard, stats, training
     from .augment import Augment, Brightness, CenterCropResize, Contrast, Elastic, Rotation, Scale, Translation
     from .data import load_mnist, normalize
     from .results import compare, measures, record, table_so_far
@@ -13,6 +13,6 @@ except ModuleNotFoundError as error:
 
 __all__ = [
     "Augment", "Brightness", "CenterCropResize", "Contrast", "Elastic", "Rotation", "Scale", "Translation",
-    "augment", "compare", "data", "evaluate", "fit", "get_device", "load_mnist", "measures", "normalize", "plots",
-    "record", "results", "scoreboard", "set_seed", "stats", "summary", "table_so_far", "training",
+    "augment", "compare", "data", "evaluate", "fit", "get_device", "load_mnist", "measures", "normalize", "optim",
+    "plots", "record", "results", "scoreboard", "set_seed", "stats", "summary", "table_so_far", "training",
 ]
