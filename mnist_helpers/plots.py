@@ -262,3 +262,38 @@ def before_and_after(pairs, source, title, per_panel=2_000):
         axis.grid(alpha=0.25)
     axes[0].set_ylabel("after")
     return figure
+
+
+def descents(paths, title, columns=3):
+    """The way down a valley, for ``{name: (valley, path)}``: the loss is half of ``point @ valley @ point``, ``path``
+    its points ``(steps + 1, 2)`` from the first to the last; the name stands above, with the last loss."""
+    rows = -(-len(paths) // columns)
+    figure, axes = _figure(title, "", rows, columns, size=(2.9 * columns, 2.9 * rows + 0.3), sharex=True, sharey=True)
+    reach = 1.15 * max(path.abs().max().item() for _, path in paths.values())
+    line = torch.linspace(-reach, reach, 80)
+    plane = torch.stack(torch.meshgrid(line, line, indexing="xy"), dim=-1)                    # 80, 80, 2
+    for axis, (name, (valley, path)) in zip(axes.flat, paths.items(), strict=False):
+        heights = torch.einsum("yxi,ij,yxj->yx", plane, valley, plane) / 2
+        levels = heights.max().item() * torch.linspace(0.02, 1, 12).numpy() ** 2
+        axis.contour(line.numpy(), line.numpy(), heights.numpy(), levels=levels, colors=GREY, linewidths=0.5)
+        axis.plot(*path.T.numpy(), ".-", color=BLUE, linewidth=1, markersize=4)
+        axis.plot(0, 0, "+", color=ORANGE, markersize=12, markeredgewidth=2)
+        axis.set_title(f"{name}: {path[-1] @ valley @ path[-1] / 2:.4f}", fontsize=9)
+        axis.set(xlabel="first weight", ylabel="second weight", aspect="equal")
+        axis.label_outer()
+    return figure
+
+
+def products(matrix, source, title="Mean products of the gradients of pairs of weights"):
+    """A matrix of mean products ``(n, n)`` as correlations from -1 to 1, and its eigenvalues, the largest first."""
+    figure, ((left, right),) = _figure(title, source, 1, 2, size=(9, 3.8))
+    matrix = matrix.detach().cpu().double()
+    scale = matrix.diagonal().clamp_min(1e-300).sqrt()
+    shown = left.imshow((matrix / scale / scale[:, None]).numpy(), cmap="RdBu", vmin=-1, vmax=1)
+    figure.colorbar(shown, ax=left, label="correlation")
+    left.set(xlabel="weight", ylabel="weight", title="pairs of weights")
+    values = torch.linalg.eigvalsh(matrix).flip(0).clamp_min(0)
+    right.semilogy(range(1, len(values) + 1), values / values[0], color=BLUE)
+    right.set(xlabel="direction", ylabel="eigenvalue, the largest being 1", title="directions")
+    right.grid(alpha=0.25)
+    return figure

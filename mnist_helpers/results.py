@@ -299,6 +299,10 @@ def table_so_far(run):
     return table(runs_so_far(run), read() if run["dataset"] == "mnist" else ())
 
 
+def _p(value):
+    return f"= {value:.2f}" if value >= 0.005 else "< 0.01"
+
+
 def compare(run, other_entry):
     """What this run's test accuracy says beside that of another `entry`, such as a lesson's notebook (the last full
     run, of the same seed if there is one), in sentences.
@@ -320,7 +324,7 @@ def compare(run, other_entry):
     if "mistakes" in run and "mistakes" in other:
         # Image numbers are text in a record that was read from a file.
         ours, theirs, p = mcnemar(map(str, run["mistakes"]), map(str, other["mistakes"]))
-        said.append(f"  {ours} images only this run gets wrong, {theirs} only the other: exact McNemar p = {p:.2f}.")
+        said.append(f"  {ours} images only this run gets wrong, {theirs} only the other: exact McNemar p {_p(p)}.")
     seeds = by_seed(recorded, reference=True)
     own = seeds.get(entry(run), {})
     over = difference_over_seeds(own, seeds.get(other_entry, {}))

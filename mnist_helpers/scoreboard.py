@@ -22,6 +22,7 @@ ENTRIES = [
     ("all_images", "AllImages", TWENTY_EPOCHS, None, ""),
     ("under_8000", "Under8000", "20 epochs, under 8,000 parameters", None, ""),
     ("fewest_parameters", "Fewest", "99.4 % with the fewest parameters", 0.9952, "test images, one run, 15 epochs"),
+    ("under_2500", "Under2500", "20 epochs, under 2,500 parameters", None, ""),
     ("six_requirements", "OptimizedMNISTNet", SIX, None, ""),
     ("six_requirements", "FinalMNISTNet", SIX, 0.9924, "test images, one run, the best epoch on them"),
     ("six_requirements", "SixOfSix", SIX, None, ""),

@@ -161,3 +161,25 @@ def test_the_frontier_shows_percent_and_leaves_out_what_would_flatten_it():
     assert [text.get_text() for text in axis.get_legend().get_texts()] == ["published, single runs", "a"]
     published, ours = (line.get_ydata() for line in axis.get_lines()[:2])
     assert list(published) == pytest.approx([99.5]) and list(ours) == pytest.approx([99.4])
+
+
+def test_descents_show_each_path_and_its_last_loss():
+    valley = torch.tensor([[3.0, 1.0], [1.0, 2.0]])
+    path = torch.tensor([[1.0, -2.0], [0.5, 0.5], [0.1, 0.2]])
+    figure = plots.descents({"a": (valley, path), "b": (valley, 2 * path)}, "Two ways down", columns=2)
+    first, second = figure.axes
+    assert first.get_title() == "a: 0.0750"                        # (3 * 0.01 + 2 * 0.02 + 2 * 0.04) / 2
+    x, y = second.get_lines()[0].get_data()
+    assert list(x) == pytest.approx([2, 1, 0.2]) and list(y) == pytest.approx([-4, 1, 0.4])
+
+
+def test_products_are_shown_as_correlations_and_eigenvalues():
+    generator = torch.Generator().manual_seed(0)
+    gradients = torch.randn(50, 4, generator=generator) * torch.tensor([1.0, 10.0, 100.0, 0.1])
+    figure = plots.products(gradients.T @ gradients / 50, "MNIST")
+    shown = figure.axes[0].get_images()[0].get_array()
+    cosines = torch.nn.functional.cosine_similarity(gradients.T[:, None], gradients.T[None], dim=2)
+    assert shown.data == pytest.approx(cosines.numpy(), abs=1e-5)
+    values = figure.axes[1].get_lines()[0].get_ydata()
+    assert values == pytest.approx((torch.linalg.svdvals(gradients) ** 2 / torch.linalg.svdvals(gradients)[0] ** 2),
+                                   rel=1e-3)

@@ -150,6 +150,12 @@ def test_compare_two_runs_on_the_same_images(runs_file):
     assert "one run a side cannot tell" in said
 
 
+def test_a_small_p_is_not_shown_as_zero(runs_file):
+    results.append(BASELINE | {"mistakes": {}})
+    said = results.compare(RUN | {"mistakes": dict.fromkeys(range(10), 7)}, "01_baseline.ipynb")
+    assert "exact McNemar p < 0.01" in said                                          # 2 / 2^10 is 0.002
+
+
 def with_seeds(run, correct):
     """Reference runs of seeds 0, 1, ... with these numbers of correct test images."""
     return [run | {"seed": seed, "reference": True, "test_correct": number, "test_accuracy": number / 10_000}
