@@ -307,7 +307,7 @@ def fit(model, train, val, *, epochs, optimizer, scheduler=None, scheduler_every
     if checkpoint is not None:
         checkpoint = Path(checkpoint)
         recipe = _recipe(**run, scheduler_every=scheduler_every, loss_fn=loss_fn, batch_size=batch_size,
-                         augment=augment, normalize=normalize, precision=precision, train=train)
+                         augment=augment, normalize=normalize, precision=precision, train=train, val=val)
         if checkpoint.exists():
             history = _resume(checkpoint, recipe, epochs, run, generator, device)
     train = images.to(device), labels.to(device)
@@ -372,7 +372,8 @@ SCHEDULER_PROGRESS = {"last_epoch", "_step_count", "_last_lr", "_get_lr_called_w
                       "num_bad_epochs", "cooldown_counter", "T_cur", "T_i"}
 
 
-def _recipe(*, model, optimizer, scheduler, scheduler_every, loss_fn, batch_size, augment, normalize, precision, train):
+def _recipe(*, model, optimizer, scheduler, scheduler_every, loss_fn, batch_size, augment, normalize, precision, train,
+            val):
     """What two runs must share for one to continue the other, as ``{name: text}``.
 
     The starting weights are represented by the seed, since an interrupted `fit` is called again with weights
@@ -397,6 +398,7 @@ def _recipe(*, model, optimizer, scheduler, scheduler_every, loss_fn, batch_size
         "normalization": getattr(normalize, "__name__", repr(normalize)),
         "precision": str(precision or torch.float32),
         "training images": f"{len(labels)} (checksum {digest:08x})",
+        "validation images": "none" if val is None else str(len(val[1])),
         "seed": str(torch.initial_seed()),
         "device": device_of(model).type,
     }

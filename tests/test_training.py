@@ -318,7 +318,7 @@ def test_the_recipe_does_not_depend_on_addresses_and_knows_milestones(tiny, netw
         return training._recipe(
             model=model, optimizer=optimizer, scheduler=lr_scheduler.MultiStepLR(optimizer, milestones),
             scheduler_every="epoch", loss_fn=functools.partial(F.cross_entropy, label_smoothing=0.1), batch_size=8,
-            augment=lambda images, generator: images, normalize=mh.normalize, precision=None, train=tiny)
+            augment=lambda images, generator: images, normalize=mh.normalize, precision=None, train=tiny, val=None)
 
     assert "0x" not in str(recipe([1, 2]))
     assert recipe([1, 2]) == recipe([1, 2]) != recipe([1, 3])
@@ -335,6 +335,14 @@ def test_a_checkpoint_of_another_model_seed_or_data_is_refused_by_name(tiny, net
     other = nn.Sequential(nn.Flatten(), nn.Linear(784, 10))
     with pytest.raises(mh.training.CheckpointError, match="model: Sequential"):
         train(other, tiny, checkpoint=path)
+
+
+def test_a_checkpoint_with_validation_is_not_continued_without(tiny, network, tmp_path):
+    train(network(), tiny, checkpoint=tmp_path / "run.pt")
+    model = network()
+    with pytest.raises(mh.training.CheckpointError, match="validation images: 100 there, none here"):
+        mh.fit(model, tiny, None, epochs=3, optimizer=torch.optim.Adam(model.parameters(), lr=1e-2), batch_size=32,
+               progress=False, checkpoint=tmp_path / "run.pt")
 
 
 @pytest.mark.parametrize("content", [b"", b"not a checkpoint"])
