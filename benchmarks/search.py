@@ -122,9 +122,10 @@ def network(line, activation="relu"):
             layers.append(nn.MaxPool2d(2))
             side //= 2
         elif word == "=":
-            last = max(place for place, layer in enumerate(layers) if isinstance(layer, nn.Conv2d))
-            pair = isinstance(layers[last - 1], nn.Conv2d)
-            layers += [*layers[last - pair:last + 1], nn.BatchNorm2d(channels), activation()]
+            inner = [module for module in nn.Sequential(*layers).modules() if not [*module.children()]]
+            last = max(place for place, module in enumerate(inner) if isinstance(module, nn.Conv2d))
+            pair = isinstance(inner[last - 1], nn.Conv2d)
+            layers += [*inner[last - pair:last + 1], nn.BatchNorm2d(channels), activation()]
         elif word == "+":
             layers[-3:] = [Residual(*layers[-3:])]
         elif word == "S":

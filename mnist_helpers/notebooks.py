@@ -1,5 +1,7 @@
 """The notebooks as files: finding them, executing them through papermill, keeping their outputs."""
 
+import ast
+import contextlib
 import hashlib
 import json
 import os
@@ -134,17 +136,29 @@ def save(execution):
 
 def network(path, name=None):
     """A fresh network of a notebook, of its class called ``name`` or of the first: networks are written in the
-    notebooks and nowhere else.
+    notebooks and nowhere else. Its cell may use the constants, literals under names in capitals, of cells before.
 
     Raises `ValueError` if there is no such class.
     """
     definition = re.compile(r"^class (" + (name or r"\w+") + r")\(nn\.Module\)", re.MULTILINE)
+    scope = {"torch": torch, "nn": torch.nn, "F": torch.nn.functional}
     for cell in nbformat.read(path, as_version=4).cells:
         if cell.cell_type == "code" and (found := definition.search(cell.source)):
-            scope = {"torch": torch, "nn": torch.nn, "F": torch.nn.functional}
             exec(cell.source, scope)
             return scope[found[1]]()
+        if cell.cell_type == "code":
+            scope |= _constants(cell.source)
     raise ValueError(f"{path.name} has no network {name or ''}".rstrip())
+
+
+def _constants(source):
+    """What a cell assigns to names in capitals, as far as it is literals."""
+    constants = {}
+    for node in ast.parse(source).body:
+        if isinstance(node, ast.Assign) and isinstance(node.targets[0], ast.Name) and node.targets[0].id.isupper():
+            with contextlib.suppress(ValueError):
+                constants[node.targets[0].id] = ast.literal_eval(node.value)
+    return constants
 
 
 def weights_file(path):

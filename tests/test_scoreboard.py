@@ -101,6 +101,7 @@ def test_trials_are_grouped_by_configuration(tmp_path, monkeypatch):
     ("c5s2-4 d3 l1-6 P flat", 100 + 8 + 36 + 8 + 24 + 6 * 49 * 10 + 10),
     ("c3-8 c3-8 = P gap", 72 + 16 + 576 + 16 + 16 + 90),
     ("c3-8 c3-8 + = + P gap", 72 + 16 + 576 + 16 + 16 + 90),
+    ("c3-8 l3g8-8 c1-8 = P gap", 72 + 16 + 72 + 64 + 16 + 16 + 90),
     ("c3-8P c3-8P flat", 72 + 16 + 576 + 16 + 8 * 49 * 10 + 10),
     ("v3-4 c3g2-8 D.1 P P flat", 36 + 8 + 144 + 16 + 8 * 36 * 10 + 10),
 ])
@@ -108,6 +109,13 @@ def test_a_line_of_layers_has_its_parameters(line, parameters):
     model = search.network(line)
     assert count_parameters(model) == parameters
     assert model(torch.zeros(2, 1, 28, 28)).shape == (2, 10)
+
+
+def test_an_equals_sign_repeats_a_separable_pair_whole():
+    for line, kernels in (("c3-8 c3-8 = gap", [3, 3, 3]), ("c3-8 l3g8-8 c1-8 = gap", [3, 3, 1, 3, 1])):
+        convolutions = [layer for layer in search.network(line) if isinstance(layer, torch.nn.Conv2d)]
+        assert [layer.kernel_size[0] for layer in convolutions] == kernels
+        assert convolutions[-1] is convolutions[-1 - kernels[::-1].index(kernels[-1], 1)]
 
 
 def test_a_plus_adds_the_input_of_the_layer_before():
