@@ -203,7 +203,9 @@ def train(given, seed, dataset):
              "sgd": functools.partial(torch.optim.SGD, momentum=0.9, nesterov=True),
              "muon": functools.partial(Muon, **config.get("muon", {})),
              "full matrix": functools.partial(mh.optim.FullMatrixAdam, **config.get("matrix", {}))}
-    decay = {"weight_decay": config["weight_decay"]} if config["weight_decay"] else {}
+    # FullMatrixAdam has no weight decay, and refuses one; AdamW's own default is not 0.
+    without = config["optimizer"] == "full matrix" and not config["weight_decay"]
+    decay = {} if without else {"weight_decay": config["weight_decay"]}
     optimizer = kinds[config["optimizer"]](model.parameters(), lr=config["lr"], **decay)
     steps = config["epochs"] * -(-len(dataset.train) // config["batch"])
     scheduler = torch.optim.lr_scheduler.OneCycleLR(
