@@ -215,11 +215,29 @@ def test_the_challenges_networks_have_their_parameters(name, network, capsys):
     assert size(notebooks.folder() / "challenges" / f"{name}.ipynb", network, capsys) == CHALLENGES[network]
 
 
+def shows(name, table):
+    """Whether an output of a notebook is ``table``."""
+    outputs = [output for cell in code(notebooks.folder() / f"{name}.ipynb") for output in cell.outputs]
+    return any(table._repr_markdown_() in output.get("data", {}).get("text/markdown", "") for output in outputs)
+
+
 @pytest.mark.parametrize("name", dict.fromkeys(name for name, *_ in scoreboard.ENTRIES))
 def test_a_challenge_shows_the_scoreboard_as_recorded(name):
-    path = notebooks.folder() / "challenges" / f"{name}.ipynb"
-    shown = "".join(output.get("data", {}).get("text/markdown", "") for cell in code(path) for output in cell.outputs)
-    assert scoreboard.scoreboard(notebook=name)._repr_markdown_() in shown
+    assert shows(f"challenges/{name}", scoreboard.scoreboard(notebook=name))
+
+
+@pytest.mark.parametrize("name", dict.fromkeys(name for name, *_ in scoreboard.ENTRIES))
+def test_a_challenge_shows_its_trials_as_recorded(name):
+    sources = [cell.source for cell in code(notebooks.folder() / "challenges" / f"{name}.ipynb")]
+    for challenge, spread in re.findall(r'trials\("(.+?)"(, spread=True)?\)', "\n".join(sources)):
+        assert shows(f"challenges/{name}", scoreboard.trials(challenge, spread=bool(spread)))
+
+
+def test_the_frontier_shows_the_whole_scoreboard_as_recorded():
+    assert shows("frontier", scoreboard.scoreboard())
+
+
+def test_every_challenge_has_five_seeds_of_one_code():
     for seeds in scoreboard.entries().values():
         assert len(seeds) >= 5 and len({run["code"] for run in seeds.values()}) == 1
 
