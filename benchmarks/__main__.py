@@ -56,6 +56,10 @@ def main():
         parser.error(f"there is no benchmark {', '.join(unknown)}; there are {', '.join(BENCHMARKS)}")
     if options.repeats < 1:
         parser.error("--repeats must be at least 1")
+    if options.json and not options.json.absolute().parent.is_dir():
+        parser.error(f"there is no folder {options.json.absolute().parent}")
+    if data.profile() != "full":
+        parser.error("only the full profile is measured: unset MNIST_PROFILE")
     measured = {}
     print(machine())
     for name in options.benchmarks or BENCHMARKS:
@@ -63,12 +67,12 @@ def main():
         for caption, table in BENCHMARKS[name].tables(measured[name]["measured"]).items():
             print(f"\n{caption}\n\n{table}", flush=True)
         if options.json:
-            results.replace_file(options.json, json.dumps(measured, indent=1) + "\n")
+            data.replace_file(options.json, json.dumps(measured, indent=1) + "\n")
         if options.save:
             kept = json.loads(results_file().read_text()) if results_file().exists() else {}
-            results.replace_file(results_file(), json.dumps(kept | measured, indent=1) + "\n")
+            data.replace_file(results_file(), json.dumps(kept | measured, indent=1) + "\n")
             readme = data.project_root() / "README.md"
-            results.replace_file(readme, readme_section(readme.read_text(encoding="utf-8"), kept | measured))
+            data.replace_file(readme, readme_section(readme.read_text(encoding="utf-8"), kept | measured))
 
 
 if __name__ == "__main__":

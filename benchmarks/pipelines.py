@@ -45,10 +45,12 @@ def network(case, seed=0):
 
 @functools.cache
 def published_dataset(case, images):
-    """The first training images as torchvision gives them: a PIL image at a time, transformed when it is asked for."""
+    """The first images of the training split as torchvision gives them: a PIL image at a time, transformed when it is
+    asked for."""
     *_, published, _ = CASES[case]
     full = datasets.MNIST(data.default_root(), train=True, transform=transforms.Compose([*published, *NORMALIZE]))
-    return Subset(full, range(images))
+    held_out = data.stratified_mask(full.targets, data.VALIDATION_IMAGES)
+    return Subset(full, (~held_out).nonzero().flatten()[:images].tolist())
 
 
 def published_epoch(case, model, images, workers):
