@@ -9,6 +9,7 @@ padding, ``d3`` a depthwise one, each followed by batch norm and activation (``l
 one without batch norm in front of it (``l3g8-8 c1-8 =``). ``+`` adds the input of the layer before it to its output.
 ``S`` at the front straightens the images (`Straighten`). ``P`` pools 2x2, as a part of ``c3-24P`` it does so before
 the batch norm; ``D.1`` drops out, ``gap`` averages or ``flat`` flattens, and the classifier follows.
+Without ``rotation`` (0) there is no augmentation at all.
 """
 
 import argparse
@@ -29,6 +30,7 @@ from mnist_helpers.summary import count_parameters
 DEFAULTS = {"epochs": 20, "batch": 128, "lr": 0.01, "optimizer": "adam", "weight_decay": 0.0, "warmup": 0.2,
             "smoothing": 0.0, "rotation": 10, "shift": 0.08, "scale": 0.1, "elastic": 0, "plain": 0,
             "activation": "relu", "precision": "bf16"}
+OPTIONS = {*DEFAULTS, "net", "muon", "matrix", "teacher", "anneal", "div"}
 ACTIVATIONS = {"relu": nn.ReLU, "silu": nn.SiLU, "gelu": nn.GELU}
 
 
@@ -127,6 +129,8 @@ def network(line, activation="relu"):
             pair = isinstance(inner[last - 1], nn.Conv2d)
             layers += [*inner[last - pair:last + 1], nn.BatchNorm2d(channels), activation()]
         elif word == "+":
+            if len(layers) < 3 or not isinstance(layers[-3], nn.Conv2d):
+                raise ValueError("+ follows a convolution, with nothing in between")
             layers[-3:] = [Residual(*layers[-3:])]
         elif word == "S":
             layers.append(Straighten())
@@ -139,7 +143,9 @@ def network(line, activation="relu"):
             layers.append(nn.Dropout(float(word[1:])))
         else:
             pattern = r"([cvdl])(\d)(?:s(\d))?(?:g(\d+))?(?:-(\d+))?(P)?"
-            kind, kernel, stride, groups, out, pooled = re.fullmatch(pattern, word).groups()
+            if not (match := re.fullmatch(pattern, word)):
+                raise ValueError(f"{word!r} is no layer: see the docstring of benchmarks/search.py")
+            kind, kernel, stride, groups, out, pooled = match.groups()
             kernel, stride, out = int(kernel), int(stride or 1), int(out or channels)
             padding = 0 if kind == "v" else kernel // 2
             layers.append(nn.Conv2d(channels, out, kernel, stride, padding, bias=False,
@@ -175,9 +181,11 @@ def distillation(model, teacher, temperature=3.0):
 def taught(config, seed, dataset):
     """The teacher of a configuration, trained once for each seed and kept in the temporary folder."""
     key = hashlib.sha256(json.dumps([config, seed], sort_keys=True).encode()).hexdigest()[:16]
-    path, model = Path(tempfile.gettempdir()) / f"teacher-{key}.pt", network(config["net"])
-    if not path.exists():
-        torch.save(train(config, seed, dataset)[0].state_dict(), path)
+    path = Path(tempfile.gettempdir()) / f"teacher-{key}.pt"
+    with torch.random.fork_rng(devices=[]):  # the pupil's draws must not depend on who trained the teacher
+        model = network(config["net"], (DEFAULTS | config)["activation"])
+        if not path.exists():
+            torch.save(train(config, seed, dataset)[0].state_dict(), path)
     model.load_state_dict(torch.load(path))
     return model.eval().to(memory_format=torch.channels_last)
 
@@ -194,7 +202,9 @@ def trial(given, seed, dataset):
 
 
 def train(given, seed, dataset):
-    """The trained network of a configuration, and its history."""
+    """The trained network of a configuration, and its history. Raises `ValueError` for an option there is not."""
+    if unknown := set(given) - OPTIONS:
+        raise ValueError(f"there is no option {', '.join(sorted(unknown))}; there are {', '.join(sorted(OPTIONS))}")
     config = DEFAULTS | given
     mh.set_seed(seed)
     model = network(config["net"], config["activation"]).to(memory_format=torch.channels_last)

@@ -4,13 +4,17 @@ Exit codes: 0 all went well, 1 something failed (and is named), 2 the command wa
 """
 
 import argparse
+import io
 import multiprocessing
 import sys
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 
-from . import data, doctor, notebooks, plots, results, scoreboard
-from .study import WorkersLost, missing, study
+try:
+    from . import data, doctor, notebooks, plots, results, scoreboard
+    from .study import WorkersLost, missing, study
+except ModuleNotFoundError as error:
+    sys.exit(f"{error}: run `pip install -r requirements.txt` in the course's folder, with the Python that runs this")
 
 
 def parser():
@@ -138,14 +142,16 @@ def write_readme():
     runs = results.read()
     readme = data.project_root() / "README.md"
     text = results.readme_table(readme.read_text(encoding="utf-8"), runs)
-    results.replace_file(readme, scoreboard.readme_section(text))
+    data.replace_file(readme, scoreboard.readme_section(text))
     if means := results.means(runs):
         tests, measured = zip(*means.values(), strict=True)
         figure = plots.accuracies(
             [name.removesuffix(".ipynb") for name in means], [mean.mean for mean in tests],
             [(mean.low, mean.high) for mean in tests], [mean.mean for mean in measured],
             [results.PUBLISHED[name][0] for name in means], "MNIST", "Seven networks, three measures: means over seeds")
-        figure.savefig(results.figure_file(), dpi=120, metadata={"Description": results.digest(means)})
+        picture = io.BytesIO()
+        figure.savefig(picture, format="png", dpi=120, metadata={"Description": results.digest(means)})
+        data.replace_file(results.figure_file(), picture.getvalue())
 
 
 def publish(options):

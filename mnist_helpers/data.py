@@ -235,16 +235,20 @@ def _download(name, problem, mirrors, timeout):
                         "MNIST/raw.")
 
 
-def _store(path, content):
-    """Write ``path`` in one step: a reader sees the old file or the new one, never a part."""
+def replace_file(path, content):
+    """Write ``content``, bytes or text, in one step: a reader sees the old file or the new one, never a part."""
     temporary = path.with_name(path.name + ".part")
     try:
+        temporary.write_bytes(content.encode() if isinstance(content, str) else content)
+        os.replace(temporary, path)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def _store(path, content):
+    try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        try:
-            temporary.write_bytes(content)
-            os.replace(temporary, path)
-        finally:
-            temporary.unlink(missing_ok=True)
+        replace_file(path, content)
     except OSError as error:
         raise DataError(f"cannot write {path}: {error.strerror or error}. Free some space (MNIST takes 55 MB) or set "
                         "MNIST_ROOT to a folder you can write to.") from error

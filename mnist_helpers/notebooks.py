@@ -18,7 +18,7 @@ import torch
 from safetensors.torch import load_file
 
 from . import results
-from .data import damaged, project_root
+from .data import damaged, project_root, replace_file
 
 
 @dataclass
@@ -48,7 +48,7 @@ def find(names=()):
 
     Raises `FileNotFoundError` naming the first that does not exist, and those that do.
     """
-    lessons = sorted(folder().glob("[0-9]*.ipynb"))
+    lessons = [path for path in sorted(folder().glob("[0-9]*.ipynb")) if "-Copy" not in path.name]  # Jupyter's copies
     paths = []
     for name in names:
         candidates = [Path(name), folder() / name, folder() / f"{name}.ipynb"]
@@ -105,12 +105,15 @@ def save(execution):
     """Write an execution's outputs into its notebook, in one step, with the fingerprint of the code that made them,
     and a lesson's weights into `weights_file`.
 
-    Raises `ValueError` for anything but a full run on MNIST, or if the notebook has changed since. A notebook that
+    Raises `ValueError` for anything but a full run on MNIST, for a copy of another notebook, whose runs bear that
+    one's name, or if the notebook has changed since. A notebook that
     trains nothing records no run; it is saved if MNIST was there.
     """
     if not execution.runs and damaged():
         raise ValueError(f"{execution.path.name}: MNIST is not here, and only runs on MNIST are saved")
     for run in execution.runs:
+        if problem := misnamed(execution.path, run):
+            raise ValueError(problem)
         if not results.is_full_mnist(run):
             raise ValueError(f"{execution.path.name}: only full runs on MNIST are saved, and this was "
                              f"{run['profile']} {run['dataset']}")
@@ -128,10 +131,17 @@ def save(execution):
         "language_info": {"name": "python"},
         "mnist_helpers": {"fingerprint": fingerprint(notebook), "profile": "full", "dataset": "mnist"},
     }
-    results.replace_file(execution.path, nbformat.writes(notebook) + "\n")
+    replace_file(execution.path, nbformat.writes(notebook) + "\n")
     if execution.weights:
         weights_file(execution.path).parent.mkdir(exist_ok=True)
-        weights_file(execution.path).write_bytes(execution.weights)
+        replace_file(weights_file(execution.path), execution.weights)
+
+
+def misnamed(path, run):
+    """What is wrong if a run of the notebook at ``path`` was recorded under the name of another, else None."""
+    if (folder() / run["notebook"]).resolve() != path.resolve():
+        return f"{path.name} records its runs as {run['notebook']}: a copy? Only the course's notebooks are kept"
+    return None
 
 
 def network(path, name=None):
@@ -211,13 +221,14 @@ def publish(new, branch="main"):
         raise ValueError(f"{new!r}, branch {branch!r}: an address is OWNER/NAME, as in https://github.com/OWNER/NAME")
     old = re.escape(repository())
     root, changed = project_root(), []
-    for path in [root / "pyproject.toml", root / "README.md", *every()]:
+    # The old address is read from pyproject.toml: last, so that whoever is interrupted can call this again.
+    for path in [root / "README.md", *every(), root / "pyproject.toml"]:
         before = path.read_text(encoding="utf-8")
         after = re.sub(rf"colab\.research\.google\.com/github/{old}/blob/[\w./-]+?/notebooks/",
                        f"colab.research.google.com/github/{new}/blob/{branch}/notebooks/", before)
         after = re.sub(rf'https://github\.com/{old}(?=\\?")', f"https://github.com/{new}", after)
         after = re.sub(r'\\"--branch\\", \\"[\w./-]+\\"', f'\\\\"--branch\\\\", \\\\"{branch}\\\\"', after)
         if after != before:
-            results.replace_file(path, after)
+            replace_file(path, after)
             changed.append(path)
     return changed

@@ -44,12 +44,14 @@ class FullMatrixAdam(torch.optim.Optimizer):
     def _step(self, p, gradient, state, *, lr, momentum, decay, damping, every, **unused):
         if not state:
             n = len(gradient)
-            state |= {"step": 0, "mean": torch.zeros_like(gradient), "products": gradient.new_zeros(n, n)}
+            state |= {"step": 0, "mean": torch.zeros_like(gradient), "products": gradient.new_zeros(n, n),
+                      "root": torch.eye(n, dtype=gradient.dtype, device=gradient.device)}
         state["step"] += 1
         step = state["step"]
         state["mean"].lerp_(gradient, 1 - momentum)
         state["products"].mul_(decay).addr_(gradient, gradient, alpha=1 - decay)
-        if step % every == 0 or step & (step - 1) == 0:  # the second: a power of two
+        anew = step % every == 0 or step & (step - 1) == 0  # the second: a power of two
+        if anew and state["products"].isfinite().all():  # or it is for the loop to say that the loss is not
             values, vectors = torch.linalg.eigh(state["products"])
             values = values.clamp_min(0) + damping * values.max().clamp_min(1e-30)
             state["root"] = vectors / values.sqrt() @ vectors.T  # its inverse

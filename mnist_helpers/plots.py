@@ -143,7 +143,7 @@ def feature_maps(maps, source, title="Feature maps", columns=8):
 def accuracies(names, tests, intervals, measured, published, source, title="Three measures of the same networks"):
     """For each name the published accuracy, the one measured the same way, and the test accuracy with its interval.
 
-    ``intervals`` are pairs ``(low, high)``; an accuracy that is None is left out.
+    ``intervals`` are pairs ``(low, high)``; a published or measured accuracy that is None is left out.
     """
     figure, ((axis,),) = _figure(title, source, size=(8, 3.8))
     positions = range(len(names))

@@ -76,7 +76,7 @@ def record(notebook, dataset, model, history, test, seed, **more):
     if collector:
         append(run, Path(collector))
         if notebook in PUBLISHED:
-            from safetensors.torch import save_file  # it brings torch, which nothing else here needs
+            from safetensors.torch import save_file  # only lessons need it
 
             save_file({name: value.cpu().contiguous() for name, value in model.state_dict().items()},
                       Path(collector).with_name(WEIGHTS))
@@ -105,13 +105,6 @@ def digest(means):
     shown = {notebook: [f"{value:.6f}" for mean in pair for value in (mean.mean, mean.low, mean.high)]
              for notebook, pair in means.items()}  # not every digit: those depend on the version of scipy
     return hashlib.sha256(json.dumps(shown).encode()).hexdigest()[:16]
-
-
-def replace_file(path, text):
-    """Write a text file in one step: whoever stops here leaves the old one."""
-    temporary = path.with_name(path.name + ".part")
-    temporary.write_text(text, encoding="utf-8", newline="\n")
-    os.replace(temporary, path)
 
 
 def read(path=None):

@@ -60,7 +60,9 @@ class Mean:
 
     @property
     def verdict(self):
-        """Of a difference: is 0 inside its interval?"""
+        """Of a difference: is 0 inside its interval? One seed has none."""
+        if self.n < 2:
+            return "unknown"
         return "within noise" if self.low <= 0 <= self.high else "more than noise"
 
     def __str__(self):

@@ -16,7 +16,9 @@ class WorkersLost(RuntimeError):
 
 def missing(paths, seeds, runs):
     """The pairs ``(path, seed)`` for which ``runs`` has no full MNIST run, kept for the course, of the notebook's code
-    as it stands."""
+    as it stands. Raises `ValueError` for a notebook elsewhere."""
+    if outside := [str(path) for path in paths if not path.is_relative_to(notebooks.folder())]:
+        raise ValueError(f"{', '.join(outside)}: only notebooks below {notebooks.folder()} can be studied")
     done = {(run["notebook"], run["seed"], run.get("code")) for run in runs
             if results.is_full_mnist(run) and run.get("reference")}
     codes = {path: notebooks.fingerprint(nbformat.read(path, as_version=4)) for path in paths}
@@ -41,10 +43,12 @@ def study(paths, seeds, workers=None, scheduler=None):
     with tqdm(total=total, initial=total - len(todo), unit="run") as bar:
         for execution in executions:
             for run in execution.runs:
-                if run["dataset"] == "mnist":
-                    results.append(run | {"reference": True})
-                else:
+                if run["dataset"] != "mnist":
                     execution.error = execution.error or "it ran on the digits sample: MNIST was not there"
+                elif problem := notebooks.misnamed(execution.path, run):
+                    execution.error = execution.error or problem
+                else:
+                    results.append(run | {"reference": True})
             bar.update()
             yield execution
 
@@ -70,7 +74,7 @@ def on_dask(jobs, scheduler):
     worker is lost is run again by another.
     """
     try:
-        from distributed import Client, as_completed
+        from distributed import Client, KilledWorker, as_completed
     except ModuleNotFoundError as error:
         raise ModuleNotFoundError("--scheduler needs Dask's distributed: pip install distributed") from error
     with Client(scheduler) as client:
@@ -80,7 +84,12 @@ def on_dask(jobs, scheduler):
         workers = max(1, len(client.scheduler_info()["workers"]))
         under_way = as_completed([submit(job) for job in islice(jobs, 2 * workers)])
         for future in under_way:
-            yield future.result()
+            try:
+                execution = future.result()
+            except KilledWorker as error:
+                raise WorkersLost(f"a job's workers were killed, each in turn (out of memory?). What was recorded is "
+                                  f"kept, and the same command does the rest. {error}") from error
+            yield execution
             for job in islice(jobs, 1):
                 under_way.add(submit(job))
 

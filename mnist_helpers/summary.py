@@ -60,6 +60,7 @@ def summary(model, input_size=(1, 28, 28), budget=None):
 
 def _differences(model, calls):
     """Why torchsummary's total differs: a line for each module that it counts wrongly, or not at all."""
+    seen = set()
     for name, module in model.named_modules():
         own = dict(module.named_parameters(recurse=False))
         if not own:
@@ -73,3 +74,6 @@ def _differences(model, calls):
             yield f"{label} is run {calls[name]} times, and counted as often"
         elif others or not name:
             yield f"{label} has parameters torchsummary does not look for: {', '.join(others or own)}"
+        elif seen & set(own.values()):
+            yield f"{label} shares parameters with a module before it, and is counted as well"
+        seen |= set(own.values())

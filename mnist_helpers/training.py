@@ -200,7 +200,8 @@ def train_epoch(model, split, *, optimizer, loss_fn=F.cross_entropy, batch_size=
     the weights were changing and, where the model has dropout, with it on.
 
     ``generator``, on the model's device, shuffles and augments; ``after_step()`` is called after each step. With
-    ``precision=torch.bfloat16`` the forward pass is under `torch.autocast`; the loss is computed in float32.
+    ``precision=torch.bfloat16`` the forward pass is under `torch.autocast`, and so is the augmentation, whose pixels
+    are then read up to about a tenth of a pixel from where they should be; the loss is computed in float32.
 
     Raises `TrainingDiverged`, naming the batch, if the loss is not finite.
     """
@@ -314,6 +315,12 @@ def fit(model, train, val, *, epochs, optimizer, scheduler=None, scheduler_every
     if val is not None:
         val = tuple(tensor.to(device) for tensor in val)
     steps = -(-len(labels) // batch_size)
+    rate = None
+
+    def advance():
+        nonlocal rate
+        rate = _lr(optimizer)  # of the step just taken, not of the next one
+        scheduler.step()
 
     for epoch in range(len(history["seconds"]) + 1, epochs + 1):
         bar = tqdm(total=steps, desc=f"epoch {epoch}/{epochs}", disable=not progress, file=sys.stdout,
@@ -324,15 +331,15 @@ def fit(model, train, val, *, epochs, optimizer, scheduler=None, scheduler_every
                 loss, accuracy, batch_losses = train_epoch(
                     model, train, optimizer=optimizer, loss_fn=loss_fn, batch_size=batch_size, augment=augment,
                     normalize=normalize, generator=generator, precision=precision, bar=bar,
-                    after_step=scheduler.step if scheduler and scheduler_every == "step" else None)
+                    after_step=advance if scheduler and scheduler_every == "step" else None)
                 seconds = time.perf_counter() - started
                 text, result = f"loss {loss:.4f}, accuracy {accuracy:.2%}", None
                 if val is not None:
                     result = evaluate(model, val, loss_fn=loss_fn, normalize=normalize)
                     text += f"; validation {result.loss:.4f}, {result.accuracy:.2%}"
                 bar.set_postfix_str(text)
-            for name, value in (("train_loss", loss), ("train_accuracy", accuracy), ("lr", _lr(optimizer)),
-                                ("seconds", seconds)):
+            for name, value in (("train_loss", loss), ("train_accuracy", accuracy), ("seconds", seconds),
+                                ("lr", _lr(optimizer) if rate is None else rate)):
                 history[name].append(value)
             if result:
                 history["val_loss"].append(result.loss)
@@ -355,7 +362,7 @@ def fit(model, train, val, *, epochs, optimizer, scheduler=None, scheduler_every
 
 
 def describe(device):
-    """The device in words: ``"cpu (Apple M2)"``, ``"cuda (NVIDIA T4)"``."""
+    """The device in words: ``"cpu (x86_64)"``, ``"cuda (NVIDIA T4)"``."""
     name = torch.cuda.get_device_name(device) if device.type == "cuda" else platform.processor() or platform.machine()
     return f"{device.type} ({name})"
 
@@ -379,18 +386,20 @@ def _recipe(*, model, optimizer, scheduler, scheduler_every, loss_fn, batch_size
     The starting weights are represented by the seed, since an interrupted `fit` is called again with weights
     that have moved on.
     """
-    settings = dict(optimizer.defaults)
-    groups = [group.get("initial_lr", settings.get("lr")) for group in optimizer.param_groups]
-    schedule = None
-    if scheduler:
-        plain = (int, float, str, list, tuple, dict, type(None))
-        schedule = {key: value for key, value in scheduler.state_dict().items()
-                    if key not in SCHEDULER_PROGRESS and isinstance(value, plain)}
+    plateau = isinstance(scheduler, torch.optim.lr_scheduler.ReduceLROnPlateau)  # alone does not note the first rate
+
+    def options(group):  # schedulers move the rate, and some the momentum or the betas
+        rate = optimizer.defaults.get("lr") if plateau else group.get("initial_lr", group.get("lr"))
+        kept = {name: value for name, value in group.items() if name not in ("params", "momentum", "betas")}
+        return kept | {"lr": rate}
+
+    schedule = _settings(scheduler.state_dict()) if scheduler else None
     images, labels = train
     digest = zlib.crc32(labels.cpu().numpy().tobytes(), zlib.crc32(images.cpu().numpy().tobytes()))
     recipe = {
         "model": repr(model),
-        "optimizer": f"{type(optimizer).__name__} {settings} {groups}",
+        "optimizer": f"{type(optimizer).__name__} {optimizer.defaults} "
+                     f"{[options(group) for group in optimizer.param_groups]}",
         "scheduler": f"{type(scheduler).__name__} {schedule} every {scheduler_every}",
         "loss": getattr(loss_fn, "__name__", repr(loss_fn)),
         "batch_size": str(batch_size),
@@ -404,6 +413,15 @@ def _recipe(*, model, optimizer, scheduler, scheduler_every, loss_fn, batch_size
     }
     # A function shows its address in memory, which is another one in the next process.
     return {name: re.sub(r" at 0x[0-9a-fA-F]+", "", text) for name, text in recipe.items()}
+
+
+def _settings(state):
+    """The state of a scheduler, or of a list of them, without what changes as it goes."""
+    if isinstance(state, dict):
+        plain = (int, float, str, list, tuple, dict, type(None))
+        return {key: _settings(value) for key, value in state.items()
+                if key not in SCHEDULER_PROGRESS and isinstance(value, plain)}
+    return [_settings(each) for each in state] if isinstance(state, list | tuple) else state
 
 
 def _save(path, recipe, run, generator, device, history):

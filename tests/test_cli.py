@@ -1,6 +1,8 @@
 """The command line on a small project of its own: what runs, what is kept, what each exit code means."""
 
 import json
+import subprocess
+import sys
 from pathlib import Path
 
 import nbformat
@@ -72,6 +74,18 @@ def test_a_full_run_is_saved_and_failures_are_named(project, capfd):
     assert saved.metadata.mnist_helpers.fingerprint != notebooks.fingerprint(saved)
 
 
+def test_a_copy_of_a_notebook_is_no_lesson_and_not_saved(project, capfd):
+    """Jupyter's "Duplicate" leaves the name under which the runs are recorded."""
+    copy = project / "notebooks" / "01_good-Copy1.ipynb"
+    copy.write_bytes((project / "notebooks" / "01_good.ipynb").read_bytes())
+    assert copy not in notebooks.find()
+    before = copy.read_bytes()
+    assert main(["run", "01_good-Copy1", "--profile", "full", "--save"]) == 1
+    assert "01_good-Copy1.ipynb records its runs as 01_good.ipynb: a copy?" in capfd.readouterr().err
+    assert copy.read_bytes() == before
+    assert not any(run.get("reference") for run in results.read(project / "results" / "runs.jsonl"))
+
+
 def test_a_quick_run_under_another_seed_shows_its_row_and_keeps_nothing(project, capfd):
     before = (project / "notebooks" / "01_good.ipynb").read_bytes()
     assert main(["run", "01_good", "--profile", "quick", "--seed", "11"]) == 0
@@ -124,6 +138,31 @@ def test_doctor_names_what_is_wrong_and_the_line_that_mends_it(project, capsys, 
 def test_doctor_is_content_with_this_machine(mnist_root, capsys):
     assert main(["doctor"]) == 0, capsys.readouterr().out
     assert "everything is ready" in capsys.readouterr().out
+
+
+def test_doctor_without_a_package_of_its_own_names_the_remedy():
+    code = "import runpy, sys; sys.modules['joblib'] = None; runpy.run_module('mnist_helpers', run_name='__main__')"
+    done = subprocess.run([sys.executable, "-c", code, "doctor"], capture_output=True, text=True)
+    assert done.returncode == 1 and "Traceback" not in done.stderr and "pip install -r requirements" in done.stderr
+
+
+def test_an_interrupted_publish_can_be_repeated(project, monkeypatch):
+    root = Path(__file__).parents[1]
+    for name in ("pyproject.toml", "README.md"):
+        (project / name).write_text((root / name).read_text(encoding="utf-8"), encoding="utf-8")
+    replace, calls = data.replace_file, []
+
+    def fails_once(path, content):
+        calls.append(path)
+        if len(calls) == 1:
+            raise OSError("no space left")
+        replace(path, content)
+
+    monkeypatch.setattr(notebooks, "replace_file", fails_once)
+    with pytest.raises(OSError, match="no space"):
+        main(["publish", "some-one/my-course"])
+    assert main(["publish", "some-one/my-course"]) == 0
+    assert "OWNER/mnist-course" not in (project / "README.md").read_text(encoding="utf-8")
 
 
 def test_publish_stamps_every_address_and_keeps_the_outputs_valid(project, capsys):

@@ -5,6 +5,7 @@ import pytest
 import scipy.linalg
 import torch
 
+import mnist_helpers as mh
 from mnist_helpers.optim import FullMatrixAdam
 
 
@@ -67,6 +68,15 @@ def test_the_root_is_taken_anew_at_powers_of_two_and_every_so_often():
         if optimizer.state[point]["root"] is not before:
             fresh.append(step)
     assert fresh == [1, 2, 4, 8, 10, 16, 20, 30]
+
+
+def test_a_gradient_that_is_not_finite_is_left_to_the_loop_to_report(tiny, network):
+    images, labels = tiny
+    spoilt = images.float()
+    spoilt[0] = float("nan")
+    model = network()
+    with pytest.raises(mh.training.TrainingDiverged, match="nan in batch"):
+        mh.fit(model, (spoilt, labels), tiny, epochs=1, optimizer=FullMatrixAdam(model.parameters()), progress=False)
 
 
 def test_gradients_of_zero_move_nothing():

@@ -181,6 +181,26 @@ def test_a_trial_never_sees_the_test_images(tiny):
     assert trial["val_accuracy"] == round(trial["val_curve"][-1], 4)
 
 
+@pytest.mark.parametrize(("config", "said"), [
+    ({"net": "c3-4 gap", "learning_rate": 1}, "there is no option learning_rate"),
+    ({"net": "c3-4 x gap"}, "'x' is no layer"),
+    ({"net": "c3-4 P D.1 + gap"}, "follows a convolution"),
+])
+def test_a_trial_that_would_not_be_what_it_says_is_refused(config, said, tiny):
+    with pytest.raises(ValueError, match=said):
+        search.train(config, 0, SimpleNamespace(train=tiny, val=tiny))
+
+
+def test_a_teacher_keeps_its_activation_and_leaves_the_pupils_draws_alone(tiny, monkeypatch, tmp_path):
+    monkeypatch.setattr(search.tempfile, "gettempdir", lambda: str(tmp_path))
+    dataset = SimpleNamespace(train=data.Split(*tiny), val=data.Split(*tiny))
+    teacher = {"net": "c5s2-4 gap", "activation": "gelu", "epochs": 1, "batch": 50}
+    pupil = {"net": "c5s2-4 P flat", "epochs": 1, "batch": 50, "teacher": teacher}
+    losses = [search.train(pupil, 0, dataset)[1]["train_loss"] for _ in range(2)]
+    assert losses[0] == losses[1], "the second time the teacher was there"
+    assert isinstance(search.taught(teacher, 0, dataset)[2], torch.nn.GELU)
+
+
 def test_the_readme_carries_the_scoreboard():
     readme = (data.project_root() / "README.md").read_text(encoding="utf-8")
     assert readme == scoreboard.readme_section(readme), "run: python -m mnist_helpers table --write"

@@ -65,6 +65,7 @@ def test_paired_difference_is_the_paired_t_test():
     ours, theirs = paired_difference(a, b), ttest_rel(a, b)
     assert (ours.low, ours.high) == pytest.approx(tuple(theirs.confidence_interval(0.95)))
     assert (ours.low <= 0 <= ours.high) == (theirs.pvalue >= 0.05)
+    assert paired_difference(a[:1], b[:1]).verdict == "unknown", "one seed shows nothing"
     with pytest.raises(ValueError, match="4 and 3"):
         paired_difference(a, b[:3])
 

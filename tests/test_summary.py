@@ -49,6 +49,15 @@ def test_a_difference_is_explained_by_name(capsys):
     assert "first" not in said
 
 
+def test_shared_weights_are_named(capsys):
+    model = nn.Sequential(nn.Flatten(), nn.Linear(784, 784), nn.Linear(784, 784))
+    model[2].weight = model[1].weight
+    mh.summary(model)
+    said = capsys.readouterr().out
+    assert "torchsummary counts 1,230,880 parameters, the model has 616,224 registered:\n  2 (Linear" in said
+    assert "shares parameters with a module before it" in said
+
+
 def test_model_and_random_state_stay_as_they_were(network):
     model = network().train()
     before, state = copy.deepcopy(model.state_dict()), torch.get_rng_state()

@@ -90,6 +90,21 @@ def test_history_is_one_entry_an_epoch_and_the_last_is_the_models(tiny, network)
     assert history["val_accuracy"][-1] > 0.5, "it learns"
 
 
+def test_the_rate_of_an_epoch_is_that_of_its_last_step(tiny, network):
+    used = []
+
+    class Noting(torch.optim.SGD):
+        def step(self, closure=None):
+            used.append(self.param_groups[0]["lr"])
+            super().step(closure)
+
+    model = network()
+    optimizer = Noting(model.parameters(), lr=0.1)
+    history = mh.fit(model, tiny, tiny, epochs=3, optimizer=optimizer, batch_size=32, progress=False,
+                     scheduler=lr_scheduler.OneCycleLR(optimizer, 0.1, total_steps=12), scheduler_every="step")
+    assert len(used) == 12 and history["lr"] == used[3::4]
+
+
 @pytest.mark.parametrize(("make", "every", "calls"), [
     (lambda optimizer: lr_scheduler.StepLR(optimizer, 1), "epoch", 3),
     (lambda optimizer: lr_scheduler.OneCycleLR(optimizer, 0.1, total_steps=12), "step", 12),
@@ -262,6 +277,37 @@ def test_a_stopped_run_goes_on_to_the_same_weights(tiny, network, tmp_path, sche
     assert same(whole, resumed)
     for name in ("train_loss", "train_accuracy", "val_loss", "val_accuracy", "lr", "batch_loss"):
         assert history[name] == expected[name]
+
+
+@pytest.mark.parametrize(("scheduler", "every"), SCHEDULERS)
+def test_an_interrupted_run_goes_on_with_the_same_optimizer_and_scheduler(tiny, network, tmp_path, scheduler, every):
+    """As in a notebook, where the cell that calls `fit` is run again."""
+    model, calls = network(), []
+    optimizer = torch.optim.Adam(model.parameters(), lr=1e-2)
+    options = {"optimizer": optimizer, "scheduler": scheduler(optimizer) if scheduler else None, "batch_size": 32,
+               "scheduler_every": every, "checkpoint": tmp_path / "run.pt", "progress": False}
+
+    def interrupt(logits, targets):
+        calls.append(1)
+        if len(calls) == 11:  # in the third epoch, validation included
+            raise KeyboardInterrupt
+        return F.cross_entropy(logits, targets)
+
+    assert mh.fit(model, tiny, tiny, epochs=4, loss_fn=interrupt, **options)["interrupted"]
+    assert len(mh.fit(model, tiny, tiny, epochs=4, loss_fn=interrupt, **options)["seconds"]) == 4
+
+
+def test_a_group_of_other_options_is_another_recipe(tiny, network, tmp_path):
+    def run(**group):
+        model = network()
+        optimizer = torch.optim.SGD([{"params": model.parameters(), **group}], lr=0.1)
+        mh.fit(model, tiny, tiny, epochs=1, optimizer=optimizer, checkpoint=tmp_path / "run.pt", progress=False)
+
+    run(weight_decay=0.1)
+    run(weight_decay=0.1)
+    for change in ({"weight_decay": 0.2}, {"weight_decay": 0.1, "lr": 0.2}):
+        with pytest.raises(mh.training.CheckpointError, match="optimizer"):
+            run(**change)
 
 
 def test_a_killed_run_goes_on_to_the_same_weights(tmp_path):
