@@ -245,9 +245,10 @@ def test_every_challenge_has_five_seeds_of_one_code():
 # ---------------------------------------------------------------- nbval itself
 
 
-def nbval(path):
-    return subprocess.run([sys.executable, "-m", "pytest", "--nbval-lax", "--nbval-current-env", "-p",
-                           "no:cacheprovider", str(path)], cwd=path.parent, capture_output=True, text=True)
+def nbval(path, *options):
+    """Run a notebook's cells as tests, with the settings of this project."""
+    return subprocess.run([sys.executable, "-m", "pytest", "-c", data.project_root() / "pyproject.toml", "-p",
+                           "no:cacheprovider", *options, path], cwd=path.parent, capture_output=True, text=True)
 
 
 def test_nbval_compares_marked_outputs(tmp_path):
@@ -263,6 +264,15 @@ def test_nbval_compares_marked_outputs(tmp_path):
     said = nbval(tmp_path / "some.ipynb").stdout
     assert "2 failed, 3 passed" in said
     assert "Cell 3" in said and "Cell 4" in said
+
+
+def test_a_cell_over_its_time_fails_the_rest_even_if_it_survives_the_interrupt(tmp_path):
+    """As `fit` does, which takes the interrupt for a reader's and returns what it has."""
+    sources = ("import time\ntry:\n    time.sleep(60)\nexcept KeyboardInterrupt:\n    pass", "assert True")
+    notebook = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell(source) for source in sources])
+    nbformat.write(notebook, tmp_path / "slow.ipynb")
+    said = nbval(tmp_path / "slow.ipynb", "--nbval-cell-timeout", "2").stdout
+    assert "XPASS(strict)" in said and "1 failed, 1 passed" in said
 
 
 def test_the_profile_under_pytest_is_quick_unless_set(tmp_path):
