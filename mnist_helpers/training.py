@@ -200,8 +200,8 @@ def train_epoch(model, split, *, optimizer, loss_fn=F.cross_entropy, batch_size=
     the weights were changing and, where the model has dropout, with it on.
 
     ``generator``, on the model's device, shuffles and augments; ``after_step()`` is called after each step. With
-    ``precision=torch.bfloat16`` the forward pass is under `torch.autocast`, and so is the augmentation, whose pixels
-    are then read up to about a tenth of a pixel from where they should be; the loss is computed in float32.
+    ``precision=torch.bfloat16`` the forward pass is under `torch.autocast`, and so is the augmentation, whose
+    positions are then exact to the 8 bits of that type; the loss is computed in float32.
 
     Raises `TrainingDiverged`, naming the batch, if the loss is not finite.
     """
