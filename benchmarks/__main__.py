@@ -21,7 +21,7 @@ def machine():
     devices = pipelines.devices()
     return (f"{' and '.join(training.describe(torch.device(name)) for name in devices)}, {os.cpu_count()} cores, "
             f"{torch.get_num_threads()} threads, torch {torch.__version__}"
-            + ("" if len(devices) > 1 else "; no GPU there, so its figures are missing"))
+            + ("" if len(devices) > 1 else "; no CUDA device there, so its figures are missing"))
 
 
 def results_file():
@@ -58,6 +58,8 @@ def main():
         parser.error("--repeats must be at least 1")
     if options.json and not options.json.absolute().parent.is_dir():
         parser.error(f"there is no folder {options.json.absolute().parent}")
+    if options.json and options.json.is_dir():
+        parser.error(f"{options.json} is a folder, not a file")
     if data.profile() != "full":
         parser.error("only the full profile is measured: unset MNIST_PROFILE")
     measured = {}
@@ -66,13 +68,13 @@ def main():
         measured[name] = {"machine": machine(), "measured": BENCHMARKS[name].run(repeats=options.repeats)}
         for caption, table in BENCHMARKS[name].tables(measured[name]["measured"]).items():
             print(f"\n{caption}\n\n{table}", flush=True)
-        if options.json:
-            data.replace_file(options.json, json.dumps(measured, indent=1) + "\n")
         if options.save:
             kept = json.loads(results_file().read_text()) if results_file().exists() else {}
             data.replace_file(results_file(), json.dumps(kept | measured, indent=1) + "\n")
             readme = data.project_root() / "README.md"
             data.replace_file(readme, readme_section(readme.read_text(encoding="utf-8"), kept | measured))
+        if options.json:
+            data.replace_file(options.json, json.dumps(measured, indent=1) + "\n")
 
 
 if __name__ == "__main__":

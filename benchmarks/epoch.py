@@ -77,7 +77,7 @@ def tables(measured):
         for name in case["rounds"][0]:
             values = [each[name] for each in case["rounds"]]
             ratios = sorted(each["published"]["seconds"] / each[name]["seconds"] for each in case["rounds"])
-            label = f"published, {case['workers']} workers" if name == "published" else f"ours, {name}"
+            label = f"published, cpu, {case['workers']} workers" if name == "published" else f"ours, {name}"
             accuracies = [100 * value["val_accuracy"] for value in values]
             rows.append([case["case"], label,
                          f"{statistics.median(value['seconds'] for value in values):.1f}",

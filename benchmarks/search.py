@@ -15,6 +15,7 @@ Without ``rotation`` (0) there is no augmentation at all.
 import argparse
 import functools
 import hashlib
+import io
 import json
 import re
 import tempfile
@@ -79,8 +80,12 @@ def orthogonal(matrix, steps=4):
     return x.T if tall else x
 
 
-def trials_file():
-    return mh.data.project_root() / "results" / "trials.jsonl"
+OPTIMIZERS = {"adam": functools.partial(torch.optim.Adam, fused=True),
+              "adamw": functools.partial(torch.optim.AdamW, fused=True),
+              "sgd": functools.partial(torch.optim.SGD, momentum=0.9, nesterov=True),
+              "muon": Muon, "full matrix": mh.optim.FullMatrixAdam}
+OWN = {"muon": "muon", "full matrix": "matrix"}  # the option that holds an optimiser's own settings
+PRECISIONS = {"bf16": torch.bfloat16, "fp32": None}
 
 
 class Residual(nn.Module):
@@ -180,20 +185,28 @@ def distillation(model, teacher, temperature=3.0):
 
 def taught(config, seed, dataset):
     """The teacher of a configuration, trained once for each seed and kept in the temporary folder."""
-    key = hashlib.sha256(json.dumps([config, seed], sort_keys=True).encode()).hexdigest()[:16]
+    key = hashlib.sha256(json.dumps([DEFAULTS | config, seed], sort_keys=True).encode()).hexdigest()[:16]
     path = Path(tempfile.gettempdir()) / f"teacher-{key}.pt"
     with torch.random.fork_rng(devices=[]):  # the pupil's draws must not depend on who trained the teacher
         model = network(config["net"], (DEFAULTS | config)["activation"])
         if not path.exists():
-            torch.save(train(config, seed, dataset)[0].state_dict(), path)
+            content = io.BytesIO()
+            torch.save(train(config, seed, dataset)[0].state_dict(), content)
+            mh.data.replace_file(path, content.getvalue())
     model.load_state_dict(torch.load(path))
     return model.eval().to(memory_format=torch.channels_last)
 
 
 def trial(given, seed, dataset):
     """Train the configuration ``given``, as far as it differs from the defaults, under one seed; return its record."""
-    model, history = train(given, seed, dataset)
-    return {"given": given, "config": DEFAULTS | given, "seed": seed, "parameters": count_parameters(model),
+    record = {"given": given, "config": DEFAULTS | given, "seed": seed,
+              "parameters": count_parameters(network(given["net"]))}
+    try:
+        model, history = train(given, seed, dataset)
+    except mh.training.TrainingDiverged as error:
+        return record | {"val_accuracy": None, "train_loss": None, "diverged": str(error),
+                         "seconds": round(sum(error.history["seconds"]), 1), "threads": torch.get_num_threads()}
+    return record | {
             "val_accuracy": round(history["val_accuracy"][-1], 4), "val_curve": history["val_accuracy"],
             "val_cross_entropy": round(mh.evaluate(model, dataset.val).loss, 5),
             "train_loss": history["train_loss"][-1],
@@ -201,22 +214,34 @@ def trial(given, seed, dataset):
             "seconds": round(sum(history["seconds"]), 1), "threads": torch.get_num_threads()}
 
 
-def train(given, seed, dataset):
-    """The trained network of a configuration, and its history. Raises `ValueError` for an option there is not."""
+def check(given):
+    """Raise `ValueError` if ``given`` is no configuration that can be trained."""
+    if not isinstance(given, dict) or "net" not in given:
+        raise ValueError(f"{given!r} is no configuration: a JSON object with a \"net\"")
     if unknown := set(given) - OPTIONS:
         raise ValueError(f"there is no option {', '.join(sorted(unknown))}; there are {', '.join(sorted(OPTIONS))}")
     config = DEFAULTS | given
+    for option, known in (("optimizer", OPTIMIZERS), ("activation", ACTIVATIONS), ("precision", PRECISIONS)):
+        if config[option] not in known:
+            raise ValueError(f"there is no {option} {config[option]!r}; there are {', '.join(known)}")
+    try:
+        network(config["net"], config["activation"]).eval()(torch.zeros(1, 1, 28, 28))
+    except RuntimeError as error:  # PyTorch's, of shapes that do not fit
+        raise ValueError(f"{config['net']!r} is no network: {error}") from error
+    if "teacher" in given:
+        check(given["teacher"])
+
+
+def train(given, seed, dataset):
+    """The trained network of a configuration, and its history. Raises `ValueError` as `check` does."""
+    check(given)
+    config = DEFAULTS | given
     mh.set_seed(seed)
     model = network(config["net"], config["activation"]).to(memory_format=torch.channels_last)
-    kinds = {"adam": functools.partial(torch.optim.Adam, fused=True),
-             "adamw": functools.partial(torch.optim.AdamW, fused=True),
-             "sgd": functools.partial(torch.optim.SGD, momentum=0.9, nesterov=True),
-             "muon": functools.partial(Muon, **config.get("muon", {})),
-             "full matrix": functools.partial(mh.optim.FullMatrixAdam, **config.get("matrix", {}))}
     # FullMatrixAdam has no weight decay, and refuses one; AdamW's own default is not 0.
     without = config["optimizer"] == "full matrix" and not config["weight_decay"]
-    decay = {} if without else {"weight_decay": config["weight_decay"]}
-    optimizer = kinds[config["optimizer"]](model.parameters(), lr=config["lr"], **decay)
+    own = config.get(OWN.get(config["optimizer"]), {}) | ({} if without else {"weight_decay": config["weight_decay"]})
+    optimizer = OPTIMIZERS[config["optimizer"]](model.parameters(), lr=config["lr"], **own)
     steps = config["epochs"] * -(-len(dataset.train) // config["batch"])
     scheduler = torch.optim.lr_scheduler.OneCycleLR(
         optimizer, config["lr"], total_steps=steps, pct_start=config["warmup"], cycle_momentum=False,
@@ -236,7 +261,7 @@ def train(given, seed, dataset):
     history = mh.fit(model, dataset.train, dataset.val, epochs=config["epochs"], optimizer=optimizer,
                      scheduler=scheduler, scheduler_every="step", batch_size=config["batch"], augment=early,
                      loss_fn=loss_fn,
-                     precision=torch.bfloat16 if config["precision"] == "bf16" else None, progress=False)
+                     precision=PRECISIONS[config["precision"]], progress=False)
     return model, history
 
 
@@ -248,15 +273,21 @@ def main():
     parser.add_argument("--challenge", default="", help="the challenge the trial belongs to")
     parser.add_argument("--why", default="", help="what it is to find out")
     options = parser.parse_args()
+    try:
+        for config in options.configs:
+            check(config)
+    except ValueError as error:
+        parser.error(str(error))
     dataset = mh.load_mnist(verbose=False)
     if (dataset.name, dataset.profile) != ("mnist", "full"):
         parser.error(f"trials are made on all of MNIST, and this is {dataset}")
     for config in options.configs:
         for seed in range(options.first_seed, options.first_seed + options.seeds):
             run = trial(config, seed, dataset) | {"challenge": options.challenge, "why": options.why}
-            mh.results.append(run, trials_file())
-            print(f"{run['parameters']:,} {run['val_accuracy']:.2%} {run['val_cross_entropy']:.4f} "
-                  f"{run['seconds']:.0f} s seed {seed} {json.dumps(config)}", flush=True)
+            mh.results.append(run, mh.scoreboard.trials_file())
+            reached = run.get("diverged") or f"{run['val_accuracy']:.2%} {run['val_cross_entropy']:.4f}"
+            print(f"{run['parameters']:,} {reached} {run['seconds']:.0f} s seed {seed} {json.dumps(config)}",
+                  flush=True)
 
 
 if __name__ == "__main__":

@@ -47,10 +47,10 @@ def main(arguments=None):
         commands = {"run": run, "study": seed_study, "table": table, "data": fetch, "doctor": check,
                     "publish": publish}
         return commands[options.command](options)
-    except (data.DataError, ValueError, ModuleNotFoundError) as error:
-        return fail(error, 1)
     except FileNotFoundError as error:
         return fail(error, 2)
+    except (data.DataError, ValueError, ModuleNotFoundError, OSError) as error:
+        return fail(error, 1)
     except KeyboardInterrupt:
         return fail("interrupted", 130)
 
@@ -70,31 +70,42 @@ def run(options):
     if not paths:
         return fail(f"there are no notebooks in {notebooks.folder()}", 2)
     runs, failed = [], []
-    for number, path in enumerate(paths, start=1):
-        print(f"\n[{number}/{len(paths)}] {path.name}", flush=True)
-        execution = in_own_process(path, options.seed, profile)
-        error = execution.error
-        if options.save and not error:
-            try:
-                notebooks.save(execution)
-            except ValueError as refusal:
-                error = str(refusal)
+    try:
+        for number, path in enumerate(paths, start=1):
+            print(f"\n[{number}/{len(paths)}] {path.name}", flush=True)
+            execution = in_own_process(path, options.seed, profile)
+            error = keep(execution, options.save)
+            runs += execution.runs
+            if error:
+                failed.append(path.name)
+                fail(f"{path.name} failed after {execution.seconds:.0f} s:\n{error}", 1)
+            else:
+                print(f"[{number}/{len(paths)}] {path.name}: done in {execution.seconds:.0f} s", flush=True)
+    finally:  # also for whoever interrupts the last of seven
+        if options.save:
+            write_readme()
+        if runs:
+            print(f"\n{results.table(runs)}")
+    return fail(f"failed: {', '.join(failed)}", 1) if failed else 0
+
+
+def keep(execution, save):
+    """Record the runs of an execution, and with ``save`` its outputs; return what went wrong in it or here, or None."""
+    error = execution.error
+    try:
+        if save and not error:
+            notebooks.save(execution)
+    except (ValueError, OSError) as refusal:
+        error = str(refusal)
+    try:
         for record in execution.runs:
-            if options.save and not error:
+            if save and not error:
                 record["reference"] = True
             if record["profile"] == "full":
                 results.append(record)
-        runs += execution.runs
-        if error:
-            failed.append(path.name)
-            fail(f"{path.name} failed after {execution.seconds:.0f} s:\n{error}", 1)
-        else:
-            print(f"[{number}/{len(paths)}] {path.name}: done in {execution.seconds:.0f} s", flush=True)
-    if options.save:
-        write_readme()
-    if runs:
-        print(f"\n{results.table(runs)}")
-    return fail(f"failed: {', '.join(failed)}", 1) if failed else 0
+    except OSError as failure:
+        error = error or str(failure)
+    return error
 
 
 def seed_study(options):

@@ -196,8 +196,9 @@ def fetch(root=None, mirrors=None, timeout=10):
     """
     root = Path(root or default_root())
     if damaged(root):
-        key = hashlib.md5(str(root.resolve()).encode()).hexdigest()[:12]
-        # In the temporary folder, since the data folder may be read-only or not exist yet.
+        # In the temporary folder, since the data folder may be read-only or not exist yet. The name has the home
+        # folder in it, since the lock of another user could not be opened.
+        key = hashlib.md5(f"{os.path.expanduser('~')} {root.resolve()}".encode()).hexdigest()[:12]
         with filelock.FileLock(Path(tempfile.gettempdir()) / f"mnist-{key}.lock"):
             for name, problem in damaged(root).items():
                 _store(root / "MNIST" / "raw" / name, _download(name, problem, mirrors, timeout))

@@ -109,19 +109,24 @@ def digest(means):
 
 def read(path=None):
     """The recorded runs, oldest first; none if there is no file. Raises `ValueError` naming a line that is no run."""
-    path = path or runs_file()
-    runs = []
+    return read_lines(path or runs_file(), KEYS)
+
+
+def read_lines(path, keys):
+    """The records of a file of one JSON object a line; none if there is no file. Raises `ValueError` naming a line
+    that is no record or lacks one of ``keys``."""
+    records = []
     if path.is_file():
         for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), start=1):
             try:
-                run = json.loads(line)
-                missing = KEYS - set(run)
+                record = json.loads(line)
+                missing = keys - set(record)
             except (json.JSONDecodeError, TypeError) as error:
-                raise ValueError(f"{path}, line {number} is no run record: {error}. Mend or delete it.") from error
+                raise ValueError(f"{path}, line {number} is no record: {error}. Mend or delete it.") from error
             if missing:
                 raise ValueError(f"{path}, line {number} lacks {', '.join(sorted(missing))}. Mend or delete it.")
-            runs.append(run)
-    return runs
+            records.append(record)
+    return records
 
 
 def is_full_mnist(run):
@@ -193,13 +198,13 @@ def table(runs, reference=()):
     "measured as published" is this run measured the way the published figure was: on augmented training images. Runs
     of the quick profile or on the digits sample say so, and stand beside no published figure. With the course's
     ``reference`` runs, two columns tell mean and standard deviation of the test accuracy over their seeds, and the
-    step from the iteration before.
+    difference from the iteration before.
     """
     header = ["iteration", "parameters", "epochs", "validation", "test [95 % interval]", "measured as published",
               "published", "published on", "seconds"]
     seeds = by_seed(reference, reference=True)
     if seeds:
-        header[5:5] = ["test over seeds", "step from the one before"]
+        header[5:5] = ["test over seeds", "difference from the one before"]
     rows = []
     for run in runs:
         published, images = published_figure(run)

@@ -4,7 +4,7 @@ import json
 from statistics import fmean
 
 from .data import project_root
-from .results import Table, between, by_seed, entry, is_full_mnist, percent, read, same_network
+from .results import Table, between, by_seed, entry, is_full_mnist, percent, read, read_lines, same_network
 from .stats import mean_over_seeds
 
 MARKERS = "<!-- scoreboard:start -->", "<!-- scoreboard:end -->"
@@ -67,15 +67,17 @@ def _mean(accuracies):
     return "" if None in accuracies else percent(fmean(accuracies))
 
 
+def trials_file():
+    return project_root() / "results" / "trials.jsonl"
+
+
 def trials(challenge, spread=False):
     """A `Table` of the trials of a challenge (``benchmarks/search.py`` makes them), in the order they were made: what
     each was to find out, the network, what its recipe changed, and means over its seeds on the *validation* split.
 
     With ``spread``, the training loss of the last epoch as well, and of several seeds the smallest and the largest."""
-    path = project_root() / "results" / "trials.jsonl"
     groups = {}
-    for line in path.read_text(encoding="utf-8").splitlines():
-        trial = json.loads(line)
+    for trial in read_lines(trials_file(), {"challenge", "given", "why", "val_accuracy"}):
         if trial["challenge"] == challenge:
             groups.setdefault((trial["why"], json.dumps(trial["given"])), []).append(trial)
     rows = []
@@ -84,7 +86,9 @@ def trials(challenge, spread=False):
         config = group[0]["config"]
         accuracies, losses = ([trial[name] for trial in group] for name in ("val_accuracy", "train_loss"))
         measured = [_mean(accuracies)]
-        if spread:
+        if any("diverged" in trial for trial in group):
+            measured = ["diverged", ""] if spread else ["diverged"]
+        elif spread:
             measured = [_spread(accuracies, percent), _spread(losses, "{:.4f}".format)]
         rows.append([why, f"`{config['net']}`", recipe, f"{group[0]['parameters']:,}", str(config["epochs"]),
                      str(len(group)), *measured, f"{fmean(trial['seconds'] for trial in group):.0f}"])

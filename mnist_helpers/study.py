@@ -15,12 +15,13 @@ class WorkersLost(RuntimeError):
 
 
 def missing(paths, seeds, runs):
-    """The pairs ``(path, seed)`` for which ``runs`` has no full MNIST run, kept for the course, of the notebook's code
-    as it stands. Raises `ValueError` for a notebook elsewhere."""
+    """The pairs ``(path, seed)`` for which the tables show no run, full, on MNIST, of the notebook's code as it stands,
+    among those of ``runs`` that are kept for the course. Raises `ValueError` for a notebook elsewhere."""
     if outside := [str(path) for path in paths if not path.is_relative_to(notebooks.folder())]:
         raise ValueError(f"{', '.join(outside)}: only notebooks below {notebooks.folder()} can be studied")
-    done = {(run["notebook"], run["seed"], run.get("code")) for run in runs
-            if results.is_full_mnist(run) and run.get("reference")}
+    # As the tables count them: after going back to older code its runs are older too, and do not show.
+    done = {(run["notebook"], seed, run.get("code")) for seeds in results.by_seed(runs, reference=True).values()
+            for seed, run in seeds.items()}
     codes = {path: notebooks.fingerprint(nbformat.read(path, as_version=4)) for path in paths}
     return [(path, seed) for seed in seeds for path in paths
             if (path.relative_to(notebooks.folder()).as_posix(), seed, codes[path]) not in done]
@@ -67,7 +68,8 @@ def on_this_machine(jobs, count, workers=None):
 
 
 def on_dask(jobs, scheduler):
-    """Executions as they are done, by the workers of a Dask cluster, two jobs a worker under way at a time.
+    """Executions as they are done, by the workers of a Dask cluster, those that join later included, two jobs a worker
+    under way at a time.
 
     A job carries its notebook and returns its records, so that workers need no shared disk: they need this package
     with its requirements, and MNIST (``MNIST_ROOT`` in their environment, or a network). One thread each. A job whose
@@ -81,8 +83,10 @@ def on_dask(jobs, scheduler):
         def submit(job):
             return client.submit(_run, *job, pure=False, retries=1)
 
-        workers = max(1, len(client.scheduler_info()["workers"]))
-        under_way = as_completed([submit(job) for job in islice(jobs, 2 * workers)])
+        def room():  # scheduler_info() names no more than five workers in some versions
+            return 2 * max(1, len(client.nthreads()))
+
+        under_way = as_completed([submit(job) for job in islice(jobs, room())])
         for future in under_way:
             try:
                 execution = future.result()
@@ -90,7 +94,7 @@ def on_dask(jobs, scheduler):
                 raise WorkersLost(f"a job's workers were killed, each in turn (out of memory?). What was recorded is "
                                   f"kept, and the same command does the rest. {error}") from error
             yield execution
-            for job in islice(jobs, 1):
+            for job in islice(jobs, max(0, room() - under_way.count())):
                 under_way.add(submit(job))
 
 

@@ -4,6 +4,8 @@ import json
 import os
 import subprocess
 import sys
+import time
+from types import SimpleNamespace
 
 import pytest
 import scipy.stats
@@ -12,7 +14,7 @@ import torch
 import mnist_helpers as mh
 from benchmarks import __main__ as command
 from benchmarks import epoch, growth, limit, pipelines, startup, time_to_accuracy
-from mnist_helpers import data
+from mnist_helpers import data, results
 from mnist_helpers.summary import count_parameters
 
 
@@ -23,7 +25,7 @@ def test_ratios_are_taken_within_a_round():
     rounds = [{"published": timing(20), "float32": timing(4)}, {"published": timing(90), "float32": timing(30, 0.8)},
               {"published": timing(30), "float32": timing(5)}]
     (table,) = epoch.tables([{"case": "a", "images": 9, "workers": 2, "rounds": rounds}]).values()
-    assert table.rows == [["a", "published, 2 workers", "30.0", "1.0x [1.0, 1.0]", "90.00 [90.00, 90.00]"],
+    assert table.rows == [["a", "published, cpu, 2 workers", "30.0", "1.0x [1.0, 1.0]", "90.00 [90.00, 90.00]"],
                           ["a", "ours, float32", "5.0", "5.0x [3.0, 6.0]", "86.67 [80.00, 90.00]"]]
 
 
@@ -125,6 +127,46 @@ def test_time_to_accuracy_is_scaled_and_compared_within_a_round():
     assert table.rows[1][:4] == ["ours, cpu", "11.0 [10.0, 12.0]", "68x [60, 75]", "99.50"]
 
 
+def test_what_is_timed_is_the_recipe_of_the_notebook():
+    recipe = time_to_accuracy.recipe()
+    compile(recipe, "recipe", "exec")
+    assert "class SpeedRun(nn.Module)" in recipe and "history = train(model" in recipe
+    assert "mnist.test" not in recipe and "plots" not in recipe, "neither the test nor a figure is timed"
+
+
+def test_a_timing_begins_with_the_process_and_ends_with_the_training(monkeypatch):
+    """On the device that was asked for, whatever the machine has."""
+    monkeypatch.setattr(time_to_accuracy, "recipe", lambda: """
+import torch
+import mnist_helpers as mh
+from types import SimpleNamespace
+mnist = SimpleNamespace(val=SEED)
+assert mh.get_device() == torch.device("meta"), mh.get_device()
+model = torch.nn.Linear(1, 1)
+time.sleep(1)
+mh.evaluate = lambda model, val: time.sleep(2) or SimpleNamespace(accuracy=val / 10)
+""")
+    started = time.perf_counter()
+    measured = time_to_accuracy.timed(seed=7, device="meta")
+    assert measured["val_accuracy"] == 0.7
+    assert 1 < measured["seconds"] < time.perf_counter() - started - 2
+
+
+def test_measurements_are_written_where_they_are_asked_for(monkeypatch, tmp_path, capsys):
+    table = results.Table(["what"], [["all well"]])
+    stub = SimpleNamespace(run=lambda repeats: [repeats], tables=lambda measured: {f"Repeats {measured}": table})
+    monkeypatch.setattr(command, "BENCHMARKS", {"stub": stub})
+    monkeypatch.setattr(data, "project_root", lambda: tmp_path)
+    monkeypatch.delenv("MNIST_PROFILE", raising=False)
+    (tmp_path / "results").mkdir()
+    (tmp_path / "README.md").write_text("\n".join(command.MARKERS))
+    monkeypatch.setattr(sys, "argv", ["benchmarks", "--repeats", "3", "--save", "--json", str(tmp_path / "own.json")])
+    command.main()
+    for path in (tmp_path / "own.json", tmp_path / "results" / "benchmarks.json"):
+        assert json.loads(path.read_text())["stub"]["measured"] == [3]
+    assert "Repeats [3]" in (tmp_path / "README.md").read_text() and "all well" in capsys.readouterr().out
+
+
 def test_the_readme_shows_the_benchmarks_as_measured():
     readme = (data.project_root() / "README.md").read_text(encoding="utf-8")
     measured = json.loads(command.results_file().read_text())
@@ -135,6 +177,7 @@ def test_the_readme_shows_the_benchmarks_as_measured():
 @pytest.mark.parametrize(("arguments", "said"), [(["epochs"], "there is no benchmark epochs"),
                                                  (["--repeats", "0"], "--repeats must be at least 1"),
                                                  (["--json", "nowhere/x.json"], "there is no folder"),
+                                                 (["--json", "tests"], "tests is a folder, not a file"),
                                                  (["startup"], "only the full profile is measured")])
 def test_the_command_line_refuses_what_it_does_not_know(arguments, said):
     done = subprocess.run([sys.executable, "-m", "benchmarks", *arguments], cwd=data.project_root(),

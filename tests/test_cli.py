@@ -74,6 +74,38 @@ def test_a_full_run_is_saved_and_failures_are_named(project, capfd):
     assert saved.metadata.mnist_helpers.fingerprint != notebooks.fingerprint(saved)
 
 
+def test_a_full_disk_loses_one_record_and_not_the_rest(project, capfd, monkeypatch):
+    append = results.append
+
+    def fails(run, path=None):
+        if run["notebook"].startswith("01"):
+            raise OSError("no space left")
+        append(run, path)
+
+    monkeypatch.setattr(results, "append", fails)
+    assert main(["run", "01_good", "02_bad", "--profile", "full"]) == 1
+    out, err = capfd.readouterr()
+    assert "01_good.ipynb failed" in err and "no space left" in err and "| 01_good" not in err
+    assert "01_good" in out.rpartition("iteration")[2], "its row is shown all the same"
+    assert [run["notebook"] for run in results.read(project / "results" / "runs.jsonl")] == ["02_bad.ipynb"]
+
+
+def test_whoever_interrupts_keeps_what_was_done(project, capfd, monkeypatch):
+    import mnist_helpers.__main__ as command
+
+    execute = command.in_own_process
+
+    def interrupted(path, *arguments):
+        if path.stem == "02_bad":
+            raise KeyboardInterrupt
+        return execute(path, *arguments)
+
+    monkeypatch.setattr(command, "in_own_process", interrupted)
+    assert main(["run", "--profile", "full", "--save"]) == 130
+    assert "75.00 %" in capfd.readouterr().out
+    assert "| 01_good | 8 | 1 |" in (project / "README.md").read_text(), "the README tells what is recorded"
+
+
 def test_a_copy_of_a_notebook_is_no_lesson_and_not_saved(project, capfd):
     """Jupyter's "Duplicate" leaves the name under which the runs are recorded."""
     copy = project / "notebooks" / "01_good-Copy1.ipynb"
@@ -146,22 +178,22 @@ def test_doctor_without_a_package_of_its_own_names_the_remedy():
     assert done.returncode == 1 and "Traceback" not in done.stderr and "pip install -r requirements" in done.stderr
 
 
-def test_an_interrupted_publish_can_be_repeated(project, monkeypatch):
+def test_an_interrupted_publish_can_be_repeated(project, monkeypatch, capsys):
     root = Path(__file__).parents[1]
     for name in ("pyproject.toml", "README.md"):
         (project / name).write_text((root / name).read_text(encoding="utf-8"), encoding="utf-8")
     replace, calls = data.replace_file, []
 
-    def fails_once(path, content):
+    def fails_at_the_second(path, content):
         calls.append(path)
-        if len(calls) == 1:
+        if len(calls) == 2:
             raise OSError("no space left")
         replace(path, content)
 
-    monkeypatch.setattr(notebooks, "replace_file", fails_once)
-    with pytest.raises(OSError, match="no space"):
-        main(["publish", "some-one/my-course"])
-    assert main(["publish", "some-one/my-course"]) == 0
+    monkeypatch.setattr(notebooks, "replace_file", fails_at_the_second)
+    assert main(["publish", "some-one/my-course"]) == 1
+    assert "no space left" in capsys.readouterr().err
+    assert main(["publish", "some-one/my-course"]) == 0 and len(calls) == 3
     assert "OWNER/mnist-course" not in (project / "README.md").read_text(encoding="utf-8")
 
 

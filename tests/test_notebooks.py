@@ -138,7 +138,9 @@ def test_it_begins_with_its_badge_and_title(path):
     first = read(path).cells[0]
     assert first.cell_type == "markdown"
     badge, _, title = first.source.splitlines()[:3]
-    assert badge.startswith("[![Open in Colab](") and badge.endswith(f"/{notebooks.repository()}/blob/main/{name})")
+    branch = re.search(r'"--branch", "([^"]+)"', tagged(path, "setup")[0].source)[1]  # publish stamps both
+    address = f"/{notebooks.repository()}/blob/{branch}/{name})"
+    assert badge.startswith("[![Open in Colab](") and badge.endswith(address)
     assert title.startswith("# ")
 
 

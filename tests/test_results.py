@@ -81,7 +81,7 @@ def test_a_torn_line_does_not_take_the_next_run_with_it(runs_file):
     results.append(RUN)
     lines = runs_file.read_text().splitlines()
     assert json.loads(lines[0]) == BASELINE and json.loads(lines[2]) == RUN and len(lines) == 3
-    with pytest.raises(ValueError, match="line 2 is no run record"):
+    with pytest.raises(ValueError, match="line 2 is no record"):
         results.read()
 
 
@@ -94,7 +94,7 @@ def test_the_command_line_collects_records_in_a_file_of_its_own(tiny, runs_file,
 def test_a_line_that_is_no_run_is_named(runs_file):
     runs_file.parent.mkdir()
     runs_file.write_text(json.dumps(RUN) + "\n{half a li")
-    with pytest.raises(ValueError, match=r"runs.jsonl, line 2 is no run record"):
+    with pytest.raises(ValueError, match=r"runs.jsonl, line 2 is no record"):
         results.read()
     runs_file.write_text(json.dumps({key: value for key, value in RUN.items() if key != "seed"}))
     with pytest.raises(ValueError, match="line 1 lacks seed"):
@@ -171,7 +171,7 @@ def test_seeds_tell_noise_from_more(runs_file):
     table = results.table([RUN], results.read())
     row = dict(zip(table.header, table.rows[0], strict=True))
     assert row["test over seeds"] == "99.35 ± 0.05 (n = 3)"
-    assert row["step from the one before"] == "+0.30 [+0.28, +0.32] more than noise"
+    assert row["difference from the one before"] == "+0.30 [+0.28, +0.32] more than noise"
     smaller = RUN | {"parameters": 9_000}
     assert results.table([smaller], results.read()).rows[0][5:7] == ["", ""], "the seeds are not of this network"
     assert "Over 3 seeds" not in results.compare(smaller, "01_baseline.ipynb")

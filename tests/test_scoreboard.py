@@ -1,6 +1,7 @@
 """The challenges' scoreboard and trials against records written by hand."""
 
 import json
+import sys
 from types import SimpleNamespace
 
 import numpy as np
@@ -185,6 +186,12 @@ def test_a_trial_never_sees_the_test_images(tiny):
     ({"net": "c3-4 gap", "learning_rate": 1}, "there is no option learning_rate"),
     ({"net": "c3-4 x gap"}, "'x' is no layer"),
     ({"net": "c3-4 P D.1 + gap"}, "follows a convolution"),
+    ({"epochs": 1}, "is no configuration"),
+    ([1], "is no configuration"),
+    ({"net": "c3-4 gap", "optimizer": "adma"}, "there is no optimizer 'adma'; there are adam"),
+    ({"net": "c3-4 c3g3-4 gap"}, "divisible by groups"),
+    ({"net": "P P P P P gap"}, "is no network"),
+    ({"net": "c3-4 gap", "teacher": {"net": "c3-4 x gap"}}, "'x' is no layer"),
 ])
 def test_a_trial_that_would_not_be_what_it_says_is_refused(config, said, tiny):
     with pytest.raises(ValueError, match=said):
@@ -199,6 +206,44 @@ def test_a_teacher_keeps_its_activation_and_leaves_the_pupils_draws_alone(tiny, 
     losses = [search.train(pupil, 0, dataset)[1]["train_loss"] for _ in range(2)]
     assert losses[0] == losses[1], "the second time the teacher was there"
     assert isinstance(search.taught(teacher, 0, dataset)[2], torch.nn.GELU)
+
+
+def test_a_teacher_is_taught_anew_when_the_defaults_change(tiny, monkeypatch, tmp_path):
+    monkeypatch.setattr(search.tempfile, "gettempdir", lambda: str(tmp_path))
+    dataset = SimpleNamespace(train=data.Split(*tiny), val=data.Split(*tiny))
+    teacher = {"net": "c5s2-4 gap", "epochs": 1, "batch": 50}
+    before = search.taught(teacher, 0, dataset)[0].weight
+    monkeypatch.setitem(search.DEFAULTS, "lr", 0.1)
+    assert not torch.equal(search.taught(teacher, 0, dataset)[0].weight, before)
+
+
+def test_every_trial_is_kept_the_diverged_one_too(tiny, monkeypatch, tmp_path, capsys):
+    monkeypatch.setattr(scoreboard, "project_root", lambda: tmp_path)
+    split = data.Split(*tiny)
+    dataset = SimpleNamespace(name="mnist", profile="full", train=split, val=split)
+    monkeypatch.setattr(search.mh, "load_mnist", lambda verbose: dataset)
+    recipe = '"net": "c5s2-4 P flat", "epochs": 1, "batch": 50'
+    configs = [f'{{{recipe}, "optimizer": "sgd", "lr": 1e38}}', f"{{{recipe}}}"]
+    monkeypatch.setattr(sys, "argv", ["search", *configs, "--challenge", "mine", "--why", "to see"])
+    search.main()
+    diverged, fine = scoreboard.read_lines(scoreboard.trials_file(), set())
+    assert "in epoch 1" in diverged["diverged"] and diverged["val_accuracy"] is None and "diverged" not in fine
+    for spread in (False, True):
+        rows = scoreboard.trials("mine", spread).rows
+        assert [row[6] for row in rows] == ["diverged", f"{100 * fine['val_accuracy']:.2f} %"]
+        assert len(set(map(len, rows))) == 1
+    with open(scoreboard.trials_file(), "a") as file:
+        file.write('{"challenge": "mine", "giv')
+    with pytest.raises(ValueError, match=r"trials.jsonl, line 3 is no record"):
+        scoreboard.trials("mine")
+
+
+def test_a_wrong_trial_is_refused_before_anything_is_read(monkeypatch, capsys):
+    monkeypatch.setattr(sys, "argv", ["search", '{"net": "c3-4 gap"}', '{"net": "c3-4 x gap"}'])
+    monkeypatch.setattr(search.mh, "load_mnist", lambda verbose: pytest.fail("it read the data"))
+    with pytest.raises(SystemExit):
+        search.main()
+    assert "'x' is no layer" in capsys.readouterr().err
 
 
 def test_the_readme_carries_the_scoreboard():

@@ -112,10 +112,13 @@ def test_changed_code_is_run_again(project, monkeypatch):
     monkeypatch.setattr(notebooks, "project_root", lambda: project)
     path = project / "notebooks" / "01_a.ipynb"
     code = notebooks.fingerprint(nbformat.read(path, as_version=4))
-    run = {"notebook": "01_a.ipynb", "seed": 0, "profile": "full", "dataset": "mnist", "code": code, "reference": True}
+    run = {"notebook": "01_a.ipynb", "model": "A", "seed": 0, "profile": "full", "dataset": "mnist", "code": code,
+           "reference": True}
     assert missing([path], range(2), [run]) == [(path, 1)]
     for change in ({"code": "other"}, {"profile": "quick"}, {"dataset": "digits"}, {"reference": False}):
         assert missing([path], range(1), [run | change]) == [(path, 0)]
+    # After an edit was run and taken back the tables show the edit's run, the last one.
+    assert missing([path], range(1), [run, run | {"code": "other"}]) == [(path, 0)]
 
 
 def test_a_notebook_elsewhere_is_refused(tmp_path):
