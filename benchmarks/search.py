@@ -30,8 +30,8 @@ from mnist_helpers.summary import count_parameters
 
 DEFAULTS = {"epochs": 20, "batch": 128, "lr": 0.01, "optimizer": "adam", "weight_decay": 0.0, "warmup": 0.2,
             "smoothing": 0.0, "rotation": 10, "shift": 0.08, "scale": 0.1, "elastic": 0, "plain": 0,
-            "activation": "relu", "precision": "bf16"}
-OPTIONS = {*DEFAULTS, "net", "muon", "matrix", "teacher", "anneal", "div"}
+            "activation": "relu", "precision": "bf16", "anneal": "linear", "div": 10}
+OPTIONS = {*DEFAULTS, "net", "muon", "matrix", "teacher"}
 ACTIVATIONS = {"relu": nn.ReLU, "silu": nn.SiLU, "gelu": nn.GELU}
 
 
@@ -221,15 +221,30 @@ def check(given):
     if unknown := set(given) - OPTIONS:
         raise ValueError(f"there is no option {', '.join(sorted(unknown))}; there are {', '.join(sorted(OPTIONS))}")
     config = DEFAULTS | given
-    for option, known in (("optimizer", OPTIMIZERS), ("activation", ACTIVATIONS), ("precision", PRECISIONS)):
+    for option, known in (("optimizer", OPTIMIZERS), ("activation", ACTIVATIONS), ("precision", PRECISIONS),
+                          ("anneal", ("linear", "cos"))):
         if config[option] not in known:
             raise ValueError(f"there is no {option} {config[option]!r}; there are {', '.join(known)}")
+    if others := set(given) & set(OWN.values()) - {OWN.get(config["optimizer"])}:
+        raise ValueError(f"{', '.join(sorted(others))}: not for the optimizer {config['optimizer']!r}")
     try:
-        network(config["net"], config["activation"]).eval()(torch.zeros(1, 1, 28, 28))
+        model = network(config["net"], config["activation"])
+        model.eval()(torch.zeros(1, 1, 28, 28))
     except RuntimeError as error:  # PyTorch's, of shapes that do not fit
         raise ValueError(f"{config['net']!r} is no network: {error}") from error
+    try:
+        optimizer_of(config, model)
+    except TypeError as error:  # of an argument that there is not
+        raise ValueError(f"{config['optimizer']} with these settings: {error}") from error
     if "teacher" in given:
         check(given["teacher"])
+
+
+def optimizer_of(config, model):
+    # FullMatrixAdam has no weight decay, and refuses one; AdamW's own default is not 0.
+    without = config["optimizer"] == "full matrix" and not config["weight_decay"]
+    own = config.get(OWN.get(config["optimizer"]), {}) | ({} if without else {"weight_decay": config["weight_decay"]})
+    return OPTIMIZERS[config["optimizer"]](model.parameters(), lr=config["lr"], **own)
 
 
 def train(given, seed, dataset):
@@ -238,14 +253,11 @@ def train(given, seed, dataset):
     config = DEFAULTS | given
     mh.set_seed(seed)
     model = network(config["net"], config["activation"]).to(memory_format=torch.channels_last)
-    # FullMatrixAdam has no weight decay, and refuses one; AdamW's own default is not 0.
-    without = config["optimizer"] == "full matrix" and not config["weight_decay"]
-    own = config.get(OWN.get(config["optimizer"]), {}) | ({} if without else {"weight_decay": config["weight_decay"]})
-    optimizer = OPTIMIZERS[config["optimizer"]](model.parameters(), lr=config["lr"], **own)
+    optimizer = optimizer_of(config, model)
     steps = config["epochs"] * -(-len(dataset.train) // config["batch"])
     scheduler = torch.optim.lr_scheduler.OneCycleLR(
         optimizer, config["lr"], total_steps=steps, pct_start=config["warmup"], cycle_momentum=False,
-        anneal_strategy=config.get("anneal", "linear"), div_factor=config.get("div", 10), final_div_factor=1000)
+        anneal_strategy=config["anneal"], div_factor=config["div"], final_div_factor=1000)
     loss_fn = functools.partial(F.cross_entropy, label_smoothing=config["smoothing"])
     if "teacher" in config:
         loss_fn = distillation(model, taught(config["teacher"], seed, dataset))

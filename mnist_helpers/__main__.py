@@ -82,10 +82,10 @@ def run(options):
             else:
                 print(f"[{number}/{len(paths)}] {path.name}: done in {execution.seconds:.0f} s", flush=True)
     finally:  # also for whoever interrupts the last of seven
-        if options.save:
-            write_readme()
         if runs:
             print(f"\n{results.table(runs)}")
+        if options.save:
+            write_readme()
     return fail(f"failed: {', '.join(failed)}", 1) if failed else 0
 
 

@@ -8,8 +8,8 @@ class FullMatrixAdam(torch.optim.Optimizer):
 
     Adam divides a weight's mean gradient by the root of its mean square. Here the root is that of the matrix of mean
     products of all pairs of weights of a tensor, so that steps are evened out in every direction and not only along
-    the axes. Their length is set afterwards: in each step the weights of a tensor move by ``lr``, root mean square,
-    which is about how far Adam moves them.
+    the axes. Their length is set afterwards: in each step the weights of a tensor move by ``lr``, root mean square.
+    Adam moves them as far while its gradients agree, and about a quarter as far where they are mostly noise.
 
     ``momentum`` and ``decay`` are what Adam calls betas; ``damping``, a share of the largest eigenvalue, is added to
     all of them; the roots are taken anew every ``every`` steps, and at first after 1, 2, 4, ... of them.

@@ -84,12 +84,14 @@ def trials(challenge, spread=False):
     for (why, given), group in groups.items():
         recipe = ", ".join(f"{name} {value}" for name, value in json.loads(given).items() if name != "net")
         config = group[0]["config"]
-        accuracies, losses = ([trial[name] for trial in group] for name in ("val_accuracy", "train_loss"))
-        measured = [_mean(accuracies)]
-        if any("diverged" in trial for trial in group):
-            measured = ["diverged", ""] if spread else ["diverged"]
-        elif spread:
-            measured = [_spread(accuracies, percent), _spread(losses, "{:.4f}".format)]
+        finished = [trial for trial in group if "diverged" not in trial]
+        accuracies, losses = ([trial[name] for trial in finished] for name in ("val_accuracy", "train_loss"))
+        measured = ["", ""][: 1 + spread]
+        if finished:
+            measured = [_spread(accuracies, percent), _spread(losses, "{:.4f}".format)] if spread else [
+                _mean(accuracies)]
+        if len(finished) < len(group):
+            measured[0] = f"{measured[0]} ({len(group) - len(finished)} diverged)".lstrip()
         rows.append([why, f"`{config['net']}`", recipe, f"{group[0]['parameters']:,}", str(config["epochs"]),
                      str(len(group)), *measured, f"{fmean(trial['seconds'] for trial in group):.0f}"])
     return Table(["question", "network", "recipe", "parameters", "epochs", "seeds", "validation",

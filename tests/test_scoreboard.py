@@ -191,6 +191,11 @@ def test_a_trial_never_sees_the_test_images(tiny):
     ({"net": "c3-4 gap", "optimizer": "adma"}, "there is no optimizer 'adma'; there are adam"),
     ({"net": "c3-4 c3g3-4 gap"}, "divisible by groups"),
     ({"net": "P P P P P gap"}, "is no network"),
+    ({"net": "c3-4 gap", "optimizer": "full matrix", "weight_decay": 0.1}, "full matrix .*weight_decay"),
+    ({"net": "c3-4 P flat", "optimizer": "full matrix"}, "a tensor has 7,840 weights"),
+    ({"net": "c3-4 gap", "optimizer": "muon", "muon": {"twist": 1}}, "muon .*twist"),
+    ({"net": "c3-4 gap", "muon": {"turn": 2}}, "muon: not for the optimizer 'adam'"),
+    ({"net": "c3-4 gap", "anneal": "slowly"}, "there is no anneal 'slowly'; there are linear, cos"),
     ({"net": "c3-4 gap", "teacher": {"net": "c3-4 x gap"}}, "'x' is no layer"),
 ])
 def test_a_trial_that_would_not_be_what_it_says_is_refused(config, said, tiny):
@@ -230,11 +235,13 @@ def test_every_trial_is_kept_the_diverged_one_too(tiny, monkeypatch, tmp_path, c
     assert "in epoch 1" in diverged["diverged"] and diverged["val_accuracy"] is None and "diverged" not in fine
     for spread in (False, True):
         rows = scoreboard.trials("mine", spread).rows
-        assert [row[6] for row in rows] == ["diverged", f"{100 * fine['val_accuracy']:.2f} %"]
+        assert [row[6] for row in rows] == ["(1 diverged)", f"{100 * fine['val_accuracy']:.2f} %"]
         assert len(set(map(len, rows))) == 1
+    results.append(diverged | {key: fine[key] for key in ("given", "why")}, scoreboard.trials_file())
+    assert scoreboard.trials("mine").rows[1][6] == f"{100 * fine['val_accuracy']:.2f} % (1 diverged)"
     with open(scoreboard.trials_file(), "a") as file:
         file.write('{"challenge": "mine", "giv')
-    with pytest.raises(ValueError, match=r"trials.jsonl, line 3 is no record"):
+    with pytest.raises(ValueError, match=r"trials.jsonl, line 4 is no record"):
         scoreboard.trials("mine")
 
 
