@@ -98,7 +98,7 @@ def run_all(lab, name):
 
 
 @pytest.mark.parametrize(("name", "said", "figures"), [
-    ("01_baseline", ["epoch 1/1 100%", "Total params: 26,714"], 7),
+    ("01_baseline", ["epoch 1/1 100%", "Total params: 26,714"], 8),
     ("05_under_20k", ["epoch 2/2 100%", "Total params: 18,422"], 5),
 ])
 def test_a_lesson_runs_in_jupyterlab(lab, tmp_path, name, said, figures):
