@@ -200,18 +200,17 @@ def taught(config, seed, dataset):
 def trial(given, seed, dataset):
     """Train the configuration ``given``, as far as it differs from the defaults, under one seed; return its record."""
     record = {"given": given, "config": DEFAULTS | given, "seed": seed,
-              "parameters": count_parameters(network(given["net"]))}
+              "parameters": count_parameters(network(given["net"])), "threads": torch.get_num_threads()}
     try:
         model, history = train(given, seed, dataset)
     except mh.training.TrainingDiverged as error:
         return record | {"val_accuracy": None, "train_loss": None, "diverged": str(error),
-                         "seconds": round(sum(error.history["seconds"]), 1), "threads": torch.get_num_threads()}
-    return record | {
-            "val_accuracy": round(history["val_accuracy"][-1], 4), "val_curve": history["val_accuracy"],
-            "val_cross_entropy": round(mh.evaluate(model, dataset.val).loss, 5),
-            "train_loss": history["train_loss"][-1],
-            "train_cross_entropy": round(mh.evaluate(model, dataset.train).loss, 5),
-            "seconds": round(sum(history["seconds"]), 1), "threads": torch.get_num_threads()}
+                         "seconds": round(sum(error.history["seconds"]), 1)}
+    return record | {"val_accuracy": round(history["val_accuracy"][-1], 4), "val_curve": history["val_accuracy"],
+                     "val_cross_entropy": round(mh.evaluate(model, dataset.val).loss, 5),
+                     "train_loss": history["train_loss"][-1],
+                     "train_cross_entropy": round(mh.evaluate(model, dataset.train).loss, 5),
+                     "seconds": round(sum(history["seconds"]), 1)}
 
 
 def check(given):

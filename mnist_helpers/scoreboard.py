@@ -86,10 +86,12 @@ def trials(challenge, spread=False):
         config = group[0]["config"]
         finished = [trial for trial in group if "diverged" not in trial]
         accuracies, losses = ([trial[name] for trial in finished] for name in ("val_accuracy", "train_loss"))
-        measured = ["", ""][: 1 + spread]
-        if finished:
-            measured = [_spread(accuracies, percent), _spread(losses, "{:.4f}".format)] if spread else [
-                _mean(accuracies)]
+        if not finished:
+            measured = [""] * (1 + spread)
+        elif spread:
+            measured = [_spread(accuracies, percent), _spread(losses, "{:.4f}".format)]
+        else:
+            measured = [_mean(accuracies)]
         if len(finished) < len(group):
             measured[0] = f"{measured[0]} ({len(group) - len(finished)} diverged)".lstrip()
         rows.append([why, f"`{config['net']}`", recipe, f"{group[0]['parameters']:,}", str(config["epochs"]),

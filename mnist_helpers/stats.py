@@ -117,10 +117,10 @@ def detectable_difference(std, n, confidence=0.95, power=0.8):
     `paired_difference` judges it.
 
     ``std`` is that of a single run, and runs that share a seed are taken to be no more alike than others.
-    (t(1 - alpha/2) + t(power)) std sqrt(2/n), with n - 1 degrees of freedom: an
-    approximation, a little too hopeful below five seeds.
-    Source: G. Snedecor and W. Cochran, "Statistical methods", on choosing the size of a sample. Raises `ValueError`
-    for fewer than two seeds.
+    (t(1 - alpha/2) + t(power)) std sqrt(2/n), with n - 1 degrees of freedom: an approximation, a little too hopeful
+    below five seeds. Source: G. Snedecor and W. Cochran, "Statistical methods", on choosing the size of a sample.
+
+    Raises `ValueError` for fewer than two seeds.
     """
     from scipy.stats import t
 

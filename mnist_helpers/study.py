@@ -20,8 +20,8 @@ def missing(paths, seeds, runs):
     if outside := [str(path) for path in paths if not path.is_relative_to(notebooks.folder())]:
         raise ValueError(f"{', '.join(outside)}: only notebooks below {notebooks.folder()} can be studied")
     # As the tables count them: after going back to older code its runs are older too, and do not show.
-    done = {(run["notebook"], seed, run.get("code")) for seeds in results.by_seed(runs, reference=True).values()
-            for seed, run in seeds.items()}
+    done = {(run["notebook"], run["seed"], run.get("code"))
+            for counted in results.by_seed(runs, reference=True).values() for run in counted.values()}
     codes = {path: notebooks.fingerprint(nbformat.read(path, as_version=4)) for path in paths}
     return [(path, seed) for seed in seeds for path in paths
             if (path.relative_to(notebooks.folder()).as_posix(), seed, codes[path]) not in done]

@@ -61,13 +61,18 @@ def setup_cell(notebook):
     return next(cell for cell in notebook.cells if "setup" in cell.metadata.get("tags", []))
 
 
+def branch(setup):
+    """The branch that a set-up cell clones, as ``publish`` stamped it."""
+    return re.search(r'"--branch", "(.+?)"', setup.source)[1]
+
+
 def address_book(folder):
     """Settings for git under which the course's address leads to a clone, made in ``folder``, of the last commit."""
-    branch = re.search(r'"--branch", "(.+?)"', setup_cell(nbformat.read(notebooks.find()[0], as_version=4)).source)[1]
+    cloned = branch(setup_cell(nbformat.read(notebooks.find()[0], as_version=4)))
     bare = Path(folder) / "course.git"
     subprocess.run(["git", "clone", "--quiet", "--bare", data.project_root(), bare], check=True)
     # Whichever branch is checked out here, or none.
-    subprocess.run(["git", "-C", bare, "update-ref", f"refs/heads/{branch}", "HEAD"], check=True)
+    subprocess.run(["git", "-C", bare, "update-ref", f"refs/heads/{cloned}", "HEAD"], check=True)
     count = int(os.environ.get("GIT_CONFIG_COUNT") or 0)
     return {"GIT_CONFIG_COUNT": str(count + 1), f"GIT_CONFIG_KEY_{count}": f"url.{bare.as_uri()}.insteadOf",
             f"GIT_CONFIG_VALUE_{count}": f"https://github.com/{notebooks.repository()}"}

@@ -5,6 +5,7 @@ import re
 import subprocess
 import sys
 
+import colab_like
 import nbformat
 import pytest
 import torch
@@ -138,7 +139,7 @@ def test_it_begins_with_its_badge_and_title(path):
     first = read(path).cells[0]
     assert first.cell_type == "markdown"
     badge, _, title = first.source.splitlines()[:3]
-    branch = re.search(r'"--branch", "([^"]+)"', tagged(path, "setup")[0].source)[1]  # publish stamps both
+    branch = colab_like.branch(tagged(path, "setup")[0])  # publish stamps both
     address = f"/{notebooks.repository()}/blob/{branch}/{name})"
     assert badge.startswith("[![Open in Colab](") and badge.endswith(address)
     assert title.startswith("# ")
