@@ -3,11 +3,11 @@
     augment = Augment(CenterCropResize(22, p=0.1), Rotation(15))
     augmented = augment(images, generator)
 
-Every transform draws one parameter set per image (``draw``) and says what it does with it: a geometric one as a
-matrix per image (``matrix``), an elastic one as a shift of each pixel (``displacement``), a photometric one on the
-pixels (``apply``). `Augment` multiplies the matrices and adds the shifts, so that an image is resampled once however
-many there are, and then applies the photometric ones. To add a transform, write a class with ``draw`` and one of the
-three.
+Every transform draws one parameter set per image (``draw``: a tensor with a row for each) and says what it does with
+it: a geometric one as a matrix per image (``matrix``), an elastic one as a shift of each pixel (``displacement``), a
+photometric one on the pixels (``apply``). `Augment` multiplies the matrices and adds the shifts, so that an image is
+resampled once however many there are, and then applies the photometric ones. To add a transform, write a class with
+``draw`` and one of the three.
 
 Matrices take *output* coordinates to *input* coordinates, both from -1 to 1 across the image
 (`torch.nn.functional.affine_grid`). The transforms are those of torchvision, which draws once per call, not per image;
@@ -176,29 +176,34 @@ class Augment:
         self.geometric = [t for t in transforms if hasattr(t, "matrix")]
         self.elastic = [t for t in transforms if hasattr(t, "displacement")]
         self.photometric = [t for t in transforms if hasattr(t, "apply")]
+        self.transforms = self.geometric + self.elastic + self.photometric
 
-    def __call__(self, images, generator=None):
+    def __call__(self, images, generator=None, batch_size=None):
         """uint8 0..255 or float 0..1 ``(n, channels, side, side)`` images, as augmented float32 ones in 0..1.
 
-        ``generator`` is a `torch.Generator` on the images' device; without one the global random state is used.
+        ``generator`` is a `torch.Generator` on the images' device; without one the global random state is used. With
+        a ``batch_size`` the random numbers are drawn as for one batch of that size after another.
         """
         if images.ndim != 4 or images.shape[2] != images.shape[3]:
             raise ValueError(f"augmentation takes square images (n, channels, side, side), not {tuple(images.shape)}")
         if images.dtype == torch.uint8:
             images = images.float().div_(255)
         n, side, device = len(images), images.shape[-1], images.device
+        draws = [[transform.draw(len(batch), generator, device) for transform in self.transforms]
+                 for batch in images.split(batch_size or max(1, n))]
+        drawn = map(torch.cat, zip(*draws, strict=True))  # one tensor for each transform
         if self.geometric or self.elastic:
             matrices = torch.eye(3, device=device).expand(n, 3, 3)
             for transform in self.geometric:
-                matrices = matrices @ transform.matrix(transform.draw(n, generator, device), side)
-            images = warp(images, matrices, *(transform.displacement(transform.draw(n, generator, device), side)
+                matrices = matrices @ transform.matrix(next(drawn), side)
+            images = warp(images, matrices, *(transform.displacement(next(drawn), side)
                                               for transform in self.elastic))
         for transform in self.photometric:
-            images = transform.apply(images, transform.draw(n, generator, device))
+            images = transform.apply(images, next(drawn))
         return images
 
     def __repr__(self):
-        return f"Augment({', '.join(map(repr, self.geometric + self.elastic + self.photometric))})"
+        return f"Augment({', '.join(map(repr, self.transforms))})"
 
 
 @functools.cache

@@ -21,9 +21,11 @@ import torch
 import torch.nn.functional as F
 from tqdm import tqdm
 
+from .augment import Augment
 from .data import normalize
 
 REFRESH_SECONDS = 0.5
+BLOCK_IMAGES = 1024  # gathered and augmented at a time
 
 
 class TrainingDiverged(RuntimeError):
@@ -77,13 +79,13 @@ def get_device(name=None):
 def fast_precision(device):
     """The precision to train in on ``device``: `torch.bfloat16` where it has units for it, else None, for float32.
 
-    bfloat16 has float32's range and 8 bits of its precision. GPUs multiply it faster since Ampere, server processors
-    since Intel's AMX; elsewhere it is emulated, and slower.
+    bfloat16 has float32's range and 8 bits of its precision. GPUs multiply it faster since Ampere, processors with
+    AVX512_BF16 (AMD's since Zen 4, Intel's with AMX); elsewhere it is emulated, and slower.
     """
     if device.type == "cuda":
         fast = torch.cuda.get_device_capability(device) >= (8, 0)
     else:
-        fast = device.type == "cpu" and torch.cpu._is_amx_tile_supported()
+        fast = device.type == "cpu" and torch.cpu._is_avx512_bf16_supported()
     return torch.bfloat16 if fast else None
 
 
@@ -148,16 +150,28 @@ def uneven_norms_contiguous(model):
     a row does not fill the cache's lines, of 16 float32, neighbours share one and wait for each other: eight channels
     can then take longer than sixteen.
     """
-    hooks = []
+    norms = []
     if device_of(model).type == "cpu" and torch.get_num_threads() > 1:
-        hooks = [module.register_forward_pre_hook(lambda module, inputs: (inputs[0].contiguous(),))
-                 for module in model.modules()
+        norms = [module for module in model.modules()
                  if isinstance(module, torch.nn.BatchNorm2d) and module.num_features % 16]
+    for norm in norms:
+        norm.forward = functools.partial(_contiguous_inside, norm.forward)
     try:
         yield
     finally:
-        for hook in hooks:
-            hook.remove()
+        for norm in norms:
+            del norm.forward  # the class's shows again
+
+
+def _contiguous_inside(forward, inputs):
+    """``forward(inputs)``, computed on contiguous tensors in both directions and handed on in the layout of ``inputs``,
+    in which pooling and convolutions go on faster."""
+    if inputs.is_contiguous():
+        return forward(inputs)
+    outputs = forward(inputs.contiguous())
+    if outputs.requires_grad:
+        outputs.register_hook(torch.Tensor.contiguous)
+    return outputs.contiguous(memory_format=torch.channels_last)
 
 
 @functools.cache
@@ -186,7 +200,7 @@ def evaluate(model, split, *, loss_fn=F.cross_entropy, batch_size=500, augment=N
     device = device_of(model)
     generator = torch.Generator(device).manual_seed(seed)
     with evaluation_mode(model), torch.no_grad():
-        logits = torch.cat([model(_inputs(batch.to(device), augment, normalize, generator))
+        logits = torch.cat([model(_inputs(batch.to(device), augment, normalize, generator, batch_size))
                             for batch in images.split(batch_size)]).float()
         labels = labels.to(device)
         loss = loss_fn(logits, labels).item()
@@ -208,18 +222,16 @@ def train_epoch(model, split, *, optimizer, loss_fn=F.cross_entropy, batch_size=
     device = device_of(model)
     images, labels = (tensor.to(device) for tensor in split)
     order = torch.randperm(len(labels), generator=generator, device=device)
-    batches = order.split(batch_size)
+    sizes = torch.tensor([len(batch) for batch in order.split(batch_size)], device=device)
     # Kept on the device, one number a batch, so that nothing waits for it.
-    losses = torch.zeros(len(batches), device=device)
-    correct = torch.zeros(len(batches), device=device)
-    sizes = torch.tensor([len(batch) for batch in batches], device=device)
+    losses, correct = torch.zeros(len(sizes), device=device), torch.zeros(len(sizes), device=device)
 
     def measured(steps):
         """Mean loss and accuracy over the first ``steps`` batches; reading them is the only wait."""
         finite = losses[:steps].isfinite().tolist()
         if not all(finite):
             batch = finite.index(False) + 1
-            raise TrainingDiverged(f"the loss became {losses[batch - 1].item()} in batch {batch} of {len(batches)}")
+            raise TrainingDiverged(f"the loss became {losses[batch - 1].item()} in batch {batch} of {len(sizes)}")
         images_seen = sizes[:steps].sum()
         return (((losses * sizes)[:steps].sum() / images_seen).item(), (correct[:steps].sum() / images_seen).item())
 
@@ -227,10 +239,10 @@ def train_epoch(model, split, *, optimizer, loss_fn=F.cross_entropy, batch_size=
     keep_freed_memory()
     last_refresh = time.monotonic()
     with uneven_norms_contiguous(model):
-        for step, batch in enumerate(batches):
-            targets = labels[batch]
+        batches = _batches((images, labels), order, batch_size, augment, normalize, generator, precision)
+        for step, (inputs, targets) in enumerate(batches):
             with torch.autocast(device.type, precision, enabled=precision is not None):
-                logits = model(_inputs(images[batch], augment, normalize, generator))
+                logits = model(inputs)
             loss = loss_fn(logits.float(), targets)
             optimizer.zero_grad(set_to_none=True)
             loss.backward()
@@ -243,14 +255,31 @@ def train_epoch(model, split, *, optimizer, loss_fn=F.cross_entropy, batch_size=
                 bar.set_postfix_str("loss {:.4f}, accuracy {:.2%}".format(*measured(step + 1)), refresh=False)
                 bar.update(step + 1 - bar.n)
                 last_refresh = time.monotonic()
-    loss, accuracy = measured(len(batches))
+    loss, accuracy = measured(len(sizes))
     if bar is not None:
-        bar.update(len(batches) - bar.n)
+        bar.update(len(sizes) - bar.n)
     return loss, accuracy, losses.tolist()
 
 
-def _inputs(images, augment, normalize, generator):
-    return normalize(images if augment is None else augment(images, generator))
+def _batches(split, order, batch_size, augment, normalize, generator, precision):
+    """The inputs and targets of one batch after another.
+
+    They are gathered and augmented many at a time, which spares the calls; with an `Augment`, every batch gets the
+    draws that it would have on its own.
+    """
+    images, labels = split
+    for block in order.split(max(1, BLOCK_IMAGES // batch_size) * batch_size):
+        with torch.autocast(images.device.type, precision, enabled=precision is not None):
+            inputs = _inputs(images[block], augment, normalize, generator, batch_size)
+        yield from zip(inputs.split(batch_size), labels[block].split(batch_size), strict=True)
+
+
+def _inputs(images, augment, normalize, generator, batch_size):
+    if type(augment) is Augment:  # a subclass may take no batch size
+        images = augment(images, generator, batch_size)
+    elif augment is not None:
+        images = torch.cat([augment(batch, generator) for batch in images.split(batch_size)])
+    return normalize(images)
 
 
 def _checked(split):
@@ -362,9 +391,15 @@ def fit(model, train, val, *, epochs, optimizer, scheduler=None, scheduler_every
 
 
 def describe(device):
-    """The device in words: ``"cpu (x86_64)"``, ``"cuda (NVIDIA T4)"``."""
-    name = torch.cuda.get_device_name(device) if device.type == "cuda" else platform.processor() or platform.machine()
-    return f"{device.type} ({name})"
+    """The device in words: ``"cpu (AMD EPYC)"``, ``"cuda (NVIDIA T4)"``."""
+    return f"{device.type} ({torch.cuda.get_device_name(device) if device.type == 'cuda' else _processor()})"
+
+
+def _processor():
+    """The processor's name where Linux tells it, or whatever else Python knows of it."""
+    cpuinfo = Path("/proc/cpuinfo")
+    names = re.findall(r"^model name\s*: (.+)$", cpuinfo.read_text(), re.MULTILINE) if cpuinfo.exists() else []
+    return names[0] if names else platform.processor() or platform.machine()
 
 
 def _lr(optimizer):

@@ -125,6 +125,15 @@ def test_transforms_compose_in_their_order_into_one_resampling(images, monkeypat
     assert calls == [1]
 
 
+def test_a_batch_size_draws_batch_by_batch(images):
+    """Not a bit differs from augmenting each batch on its own, though one transform stands there twice."""
+    augment = Augment(*GEOMETRIC, Rotation(15), Elastic(1), Brightness(0.2), Contrast(0.2))
+    generators = [torch.Generator().manual_seed(7) for _ in range(2)]
+    one_by_one = torch.cat([augment(batch, generators[0]) for batch in images.split(10)])
+    assert torch.equal(augment(images, generators[1], 10), one_by_one)
+    assert torch.equal(torch.rand(3, generator=generators[0]), torch.rand(3, generator=generators[1]))
+
+
 @pytest.mark.parametrize("side", [8, 28])
 def test_the_grid_is_pytorchs(side):
     matrices = torch.eye(3).repeat(5, 1, 1) + 0.2 * torch.randn(5, 3, 3, generator=torch.Generator().manual_seed(0))

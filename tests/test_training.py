@@ -191,10 +191,10 @@ def test_precision_is_that_of_the_forward_pass_in_training_alone(tiny, network):
 
 
 def test_bfloat16_is_fast_only_where_there_are_units_for_it(monkeypatch):
-    monkeypatch.setattr(torch.cpu, "_is_amx_tile_supported", lambda: True)
+    monkeypatch.setattr(torch.cpu, "_is_avx512_bf16_supported", lambda: True)
     assert training.fast_precision(torch.device("cpu")) == torch.bfloat16
     assert training.fast_precision(torch.device("mps")) is None
-    monkeypatch.setattr(torch.cpu, "_is_amx_tile_supported", lambda: False)
+    monkeypatch.setattr(torch.cpu, "_is_avx512_bf16_supported", lambda: False)
     assert training.fast_precision(torch.device("cpu")) is None
     for capability, precision in (((7, 5), None), ((8, 0), torch.bfloat16)):
         monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device, capability=capability: capability)
@@ -506,10 +506,34 @@ def test_no_work_is_done_image_by_image(network, tiny):
     assert operations(network, tiny, 20) == operations(network, tiny, 40, repeats=2)
 
 
-def test_a_batch_is_resampled_once_and_gathered_once(network, tiny):
-    counts = operations(network, tiny, 20)
-    assert counts["aten.grid_sampler_2d"] == 5
-    assert counts["aten.index"] == 2 * 5  # the images and their labels
+def test_images_are_gathered_and_resampled_once_for_many_batches(network, tiny, monkeypatch):
+    for block_images, blocks in ((1024, 1), (40, 3), (10, 5)):  # of 100 images in batches of 20
+        monkeypatch.setattr(training, "BLOCK_IMAGES", block_images)
+        counts = operations(network, tiny, 20)
+        assert counts["aten.grid_sampler_2d"] == blocks
+        assert counts["aten.index"] == 2 * blocks  # the images and their labels
+
+
+def test_blocks_change_nothing(network, tiny, monkeypatch):
+    """Not a bit of the weights, also with a last batch and a last block that are smaller than the others."""
+    models = []
+    for block_images in (1, 64, 1024):
+        monkeypatch.setattr(training, "BLOCK_IMAGES", block_images)
+        models.append(network())
+        mh.set_seed(0)
+        train(models[-1], tiny, augment=AUGMENT, batch_size=32)
+    assert same(models[0], models[1]) and same(models[0], models[2])
+
+
+def test_a_function_as_augmentation_is_given_one_batch_after_another(network, tiny):
+    sizes = []
+
+    def augment(images, generator):
+        sizes.append(len(images))
+        return images
+
+    train(network(), tiny, epochs=1, augment=augment, batch_size=32)
+    assert sizes == [32, 32, 32, 4]
 
 
 @pytest.fixture
@@ -520,8 +544,9 @@ def two_threads():
     torch.set_num_threads(threads)
 
 
-def test_batch_norms_that_share_cache_lines_are_fed_contiguous_images(tiny, two_threads):
-    """... in training on several threads; to the same weights, and not afterwards."""
+def test_batch_norms_that_share_cache_lines_are_fed_contiguous_images(tiny, two_threads, monkeypatch):
+    """... and gradients, in training on several threads, and hand on channels-last ones; to the same weights, and not
+    afterwards."""
     def trained(threads):
         torch.set_num_threads(threads)
         mh.set_seed(0)
@@ -529,15 +554,27 @@ def test_batch_norms_that_share_cache_lines_are_fed_contiguous_images(tiny, two_
                               nn.Conv2d(16, 20, 3), nn.BatchNorm2d(20), nn.ReLU(), nn.Flatten(), nn.LazyLinear(10))
         model(torch.zeros(2, 1, 28, 28))
         model = model.to(memory_format=torch.channels_last)
-        fed = {}
+        fed, gradients, handed_on = {}, {}, {}
+
+        def batch_norm(inputs, *arguments):
+            outputs = compute(inputs, *arguments)
+            fed[inputs.shape[1]] = inputs.is_contiguous()
+            outputs.grad_fn.register_prehook(
+                lambda grads: gradients.update({inputs.shape[1]: grads[0].is_contiguous()}))
+            return outputs
+
         for norm in filter(lambda layer: isinstance(layer, nn.BatchNorm2d), model):
-            norm.register_forward_hook(
-                lambda norm, inputs, _: fed.update({norm.num_features: inputs[0].is_contiguous()}))
+            norm.register_forward_hook(lambda norm, _, outputs: handed_on.update(
+                {norm.num_features: outputs.is_contiguous(memory_format=torch.channels_last)}))
+        monkeypatch.setattr(F, "batch_norm", batch_norm)
         training.train_epoch(model, tiny, optimizer=torch.optim.SGD(model.parameters(), lr=0.01))
+        assert all(handed_on.values())
         during = dict(fed)
+        assert gradients == during
         model(torch.zeros(2, 1, 28, 28))
         return model, during, fed
 
+    compute = F.batch_norm
     one, during, _ = trained(threads=1)
     assert during == {8: False, 16: False, 20: False}
     two, during, afterwards = trained(threads=2)
