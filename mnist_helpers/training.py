@@ -154,13 +154,16 @@ def uneven_norms_contiguous(model):
     if device_of(model).type == "cpu" and torch.get_num_threads() > 1:
         norms = [module for module in model.modules()
                  if isinstance(module, torch.nn.BatchNorm2d) and module.num_features % 16]
+    replaced = [vars(norm).get("forward") for norm in norms]  # None but where the user has set one
     for norm in norms:
         norm.forward = functools.partial(_contiguous_inside, norm.forward)
     try:
         yield
     finally:
-        for norm in norms:
+        for norm, forward in zip(norms, replaced, strict=True):
             del norm.forward  # the class's shows again
+            if forward is not None:
+                norm.forward = forward
 
 
 def _contiguous_inside(forward, inputs):
@@ -359,7 +362,7 @@ def fit(model, train, val, *, epochs, optimizer, scheduler=None, scheduler_every
             with bar:
                 loss, accuracy, batch_losses = train_epoch(
                     model, train, optimizer=optimizer, loss_fn=loss_fn, batch_size=batch_size, augment=augment,
-                    normalize=normalize, generator=generator, precision=precision, bar=bar,
+                    normalize=normalize, generator=generator, precision=precision, bar=bar if progress else None,
                     after_step=advance if scheduler and scheduler_every == "step" else None)
                 seconds = time.perf_counter() - started
                 text, result = f"loss {loss:.4f}, accuracy {accuracy:.2%}", None
