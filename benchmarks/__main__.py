@@ -3,6 +3,7 @@
 import argparse
 import json
 import os
+import tempfile
 from pathlib import Path
 
 import torch
@@ -21,7 +22,8 @@ def machine():
     devices = pipelines.devices()
     return (f"{' and '.join(training.describe(torch.device(name)) for name in devices)}, {os.cpu_count()} cores, "
             f"{torch.get_num_threads()} threads, torch {torch.__version__}"
-            + ("" if len(devices) > 1 else "; no CUDA device there, so its figures are missing"))
+            + ("" if len(devices) > 1 else "; no CUDA device there, so its rows of `epoch` and `time-to-accuracy` are "
+                                           "missing"))
 
 
 def results_file():
@@ -56,12 +58,20 @@ def main():
         parser.error(f"there is no benchmark {', '.join(unknown)}; there are {', '.join(BENCHMARKS)}")
     if options.repeats < 1:
         parser.error("--repeats must be at least 1")
-    if options.json and not options.json.absolute().parent.is_dir():
-        parser.error(f"there is no folder {options.json.absolute().parent}")
     if options.json and options.json.is_dir():
         parser.error(f"{options.json} is a folder, not a file")
-    if data.profile() != "full":
-        parser.error("only the full profile is measured: unset MNIST_PROFILE")
+    try:
+        if options.json:  # known before half an hour of measuring, not after it
+            tempfile.TemporaryFile(dir=options.json.absolute().parent).close()
+    except OSError as error:
+        parser.error(f"{options.json} cannot be written: {error.strerror}")
+    try:
+        if data.profile() != "full":
+            parser.error("only the full profile is measured: unset MNIST_PROFILE")
+        if pipelines.mnist().name != "mnist":
+            parser.error(f"speed is measured on MNIST, and this is {pipelines.mnist()}: python -m mnist_helpers data")
+    except data.DataError as error:
+        parser.error(str(error))
     measured = {}
     print(machine())
     for name in options.benchmarks or BENCHMARKS:

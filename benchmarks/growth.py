@@ -3,6 +3,7 @@
 import json
 import os
 import re
+import statistics
 import subprocess
 import sys
 import tempfile
@@ -18,7 +19,7 @@ from mnist_helpers import notebooks
 from mnist_helpers.results import Table
 from mnist_helpers.summary import count_parameters
 
-from . import pipelines, search
+from . import pipelines, search, spread
 
 BASE = {"images": 30_000, "epochs": 1, "batch_size": 64, "width": 8}
 GROWING = {
@@ -60,28 +61,27 @@ def point(images, epochs, batch_size, width):
 
 
 def lesson_peak():
-    """The most memory the kernel of the first lesson holds, run in full: its code cells, in a process of their own."""
+    """The most memory the kernel of the first lesson holds, run in full, in MB or None as in `peak_megabytes`: its code
+    cells, in a process of their own."""
     notebook = nbformat.read(notebooks.find()[0], as_version=4)
     code = [cell.source for cell in notebook.cells if cell.cell_type == "code"]
     tell = "from benchmarks import growth\nprint()\nprint(growth.peak_megabytes() or '')"
     with tempfile.TemporaryDirectory() as folder:
         settings = os.environ | {"MNIST_PROFILE": "full", "MNIST_RUN_RECORD": str(Path(folder) / "runs.jsonl")}
         said = subprocess.check_output([sys.executable, "-c", "\n".join([*code, tell])], text=True, env=settings)
-    return float(said.splitlines()[-1] or "nan")
+    return float(said.splitlines()[-1]) if said.splitlines()[-1] else None
 
 
 def run(repeats=5, growing=GROWING):
-    """``{"lesson_megabytes", what: [point]}``: the medians of ``repeats`` runs, which go through all points before they
-    repeat one."""
+    """``{"lesson_megabytes", what: [point]}``, a point with the ``seconds`` and ``peak_megabytes`` of each of
+    ``repeats`` runs, which go through all points before they repeat one."""
     settings = [(name, BASE | {name: value}) for name, values in growing.items() for value in values]
     runs = [[json.loads(subprocess.check_output([sys.executable, "-m", "benchmarks.growth", json.dumps(each)]))
              for _, each in settings] for _ in range(repeats)]
     grown = {"lesson_megabytes": lesson_peak()} | {name: [] for name in growing}
     for (name, each), points in zip(settings, zip(*runs, strict=True), strict=True):
-        peaks = [point["peak_megabytes"] for point in points if point["peak_megabytes"] is not None]
-        grown[name].append(points[0] | each | {
-            "seconds": float(np.median([point["seconds"] for point in points])),
-            "peak_megabytes": float(np.median(peaks)) if peaks else None})
+        grown[name].append(points[0] | each | {key: [point[key] for point in points]
+                                               for key in ("seconds", "peak_megabytes")})
     return grown
 
 
@@ -102,15 +102,16 @@ def tables(measured):
     for name in filter(measured.get, AGAINST):
         points, (against, unit) = measured[name], AGAINST[name]
         x = [point[against] / unit for point in points]
-        _, slope, explained = line(x, [point["seconds"] for point in points])
-        peaks = [point["peak_megabytes"] for point in points]
+        _, slope, explained = line(x, [statistics.median(point["seconds"]) for point in points])
+        peaks = [peak for point in points for peak in point["peak_megabytes"]]
         memory = f"{min(peaks):,.0f} to {max(peaks):,.0f}" if None not in peaks else ""
         rows.append([against, f"{points[0][against]:,} to {points[-1][against]:,}",
-                     f"{points[0]['seconds']:.1f} to {points[-1]['seconds']:.1f}",
+                     f"{spread(points[0]['seconds'])} to {spread(points[-1]['seconds'])}",
                      f"{slope:.2f} per {unit:,}", f"{explained:.3f}", memory])
-    lesson = f" Lesson 1, run in full, held at most {measured['lesson_megabytes']:,.0f} MB."
-    return {f"Growth: seconds of training, the line through them, and the most memory held.{lesson}": Table(
-        ["growing", "from, to", "seconds", "slope, seconds", "R²", "peak memory, MB"], rows)}
+    peak = measured["lesson_megabytes"]
+    lesson = f" Lesson 1, run in full, held at most {peak:,.0f} MB." if peak else ""
+    return {f"Growth: seconds of training, the line through their medians, and the most memory held.{lesson}": Table(
+        ["growing", "from, to", "seconds [smallest, largest]", "slope, seconds", "R²", "peak memory, MB"], rows)}
 
 
 if __name__ == "__main__":

@@ -10,54 +10,60 @@ from torch.utils.flop_counter import FlopCounterMode
 import mnist_helpers as mh
 from mnist_helpers.results import Table
 
-from . import pipelines
+from . import pipelines, spread
 
 STEPS = 100  # of training, for each measurement
 SHOWN = 8  # operators
 
 
-def median_seconds(function, repeats):
-    """What ``function`` takes, once it has run."""
+def seconds(function):
+    started = time.perf_counter()
     function()
-    seconds = []
-    for _ in range(repeats):
-        started = time.perf_counter()
-        function()
-        seconds.append(time.perf_counter() - started)
-    return statistics.median(seconds)
+    return time.perf_counter() - started
+
+
+def repeated(function, repeats):
+    """The seconds ``function`` takes each time, once it has run."""
+    function()
+    return [seconds(function) for _ in range(repeats)]
 
 
 def rates(repeats):
-    """What the processor does when nothing but arithmetic, or nothing but memory, is asked of it, in billions of
-    operations or bytes a second."""
+    """What the processor does when nothing but arithmetic, or nothing but memory, is asked of it, each time, in
+    billions of operations or bytes a second."""
     n, found = 2048, {}
     for precision in (torch.float32, torch.bfloat16):
         left, right = torch.randn(n, n, dtype=precision), torch.randn(n, n, dtype=precision)
-        seconds = median_seconds(lambda a=left, b=right: a @ b, repeats)
-        found[mh.training.precision_name(precision)] = 2 * n**3 / seconds / 1e9
+        found[mh.training.precision_name(precision)] = [
+            2 * n**3 / each / 1e9 for each in repeated(lambda a=left, b=right: a @ b, repeats)]
     source = torch.zeros(2**26)  # 256 MB: no cache holds it
     target = torch.empty_like(source)
     # Read once and written once.
-    found["memory"] = 2 * source.nbytes / median_seconds(lambda: target.copy_(source), repeats) / 1e9
+    found["memory"] = [2 * source.nbytes / each / 1e9 for each in repeated(lambda: target.copy_(source), repeats)]
     return found
 
 
+def profiled(function):
+    """The seconds ``function`` takes under the profiler, and those of them spent in each of PyTorch's operators; the
+    others go to Python, autograd and the profiler itself."""
+    with profile(activities=[ProfilerActivity.CPU]) as profiler:
+        total = seconds(function)
+    return total, {each.key: each.self_cpu_time_total / 1e6 for each in profiler.key_averages()
+                   if each.key.startswith("aten::")}
+
+
 def step(case, precision, repeats):
-    """Of a training step: its floating-point operations, its seconds, and the operators' shares of them."""
+    """Of a training step: its floating-point operations, its seconds each time, and where a profiled one's go."""
     batch_size = pipelines.CASES[case][2]
     model = pipelines.network(case).to(memory_format=torch.channels_last)
     with FlopCounterMode(display=False) as counter:
-        pipelines.our_epoch(case, model, batch_size, precision)
-    images = STEPS * batch_size
-    seconds = median_seconds(lambda: pipelines.our_epoch(case, model, images, precision), repeats)
-    with profile(activities=[ProfilerActivity.CPU]) as profiler:
-        pipelines.our_epoch(case, model, images, precision)
-    operators = {each.key: each.self_cpu_time_total for each in profiler.key_averages()}
-    total = sum(operators.values())
-    shares = sorted(((time / total, name) for name, time in operators.items()), reverse=True)
-    return {"case": case, "precision": mh.training.precision_name(precision),
-            "flops": counter.get_total_flops(), "seconds": seconds / STEPS,
-            "operators": [(name, share) for share, name in shares]}
+        pipelines.our_epoch(case, model, pipelines.split(batch_size), precision)
+    split = pipelines.split(STEPS * batch_size)
+    times = repeated(lambda: pipelines.our_epoch(case, model, split, precision), repeats)
+    total, operators = profiled(lambda: pipelines.our_epoch(case, model, split, precision))
+    return {"case": case, "precision": mh.training.precision_name(precision), "flops": counter.get_total_flops(),
+            "seconds": [each / STEPS for each in times], "profiled_seconds": total / STEPS,
+            "operators": {name: each / STEPS for name, each in operators.items()}}
 
 
 def run(repeats=5):
@@ -67,16 +73,33 @@ def run(repeats=5):
 
 
 def tables(measured):
-    """What the processor can do, how much of it a step gets, and what the rest of the time goes to."""
-    can, rows = measured["rates"], []
+    """What the processor can do, how much of it a step gets, and what the time of a step goes to."""
+    rows = []
     for each in measured["steps"]:
-        achieved = each["flops"] / each["seconds"] / 1e9
-        rows.append([each["case"], each["precision"], f"{each['flops'] / 1e9:.2f}", f"{1e3 * each['seconds']:.1f}",
-                     f"{achieved:.0f}", f"{can[each['precision']]:.0f}", f"{achieved / can[each['precision']]:.0%}"])
-    steps = Table(["network", "precision", "billion operations a step", "milliseconds", "achieved, billion a second",
-                   "matrix product, billion a second", "share"], rows)
-    last = measured["steps"][-1]
-    operators = Table([f"operator ({last['case']}, {last['precision']})", "share of a step"],
-                      [[f"`{name}`", f"{share:.0%}"] for name, share in last["operators"][:SHOWN]])
-    return {f"Distance to the limit. Memory is copied at {can['memory']:.0f} GB a second.": steps,
-            "Where the time goes, by operator:": operators}
+        achieved = each["flops"] / statistics.median(each["seconds"]) / 1e9
+        can = measured["rates"][each["precision"]]
+        rows.append([each["case"], each["precision"], f"{each['flops'] / 1e9:.2f}",
+                     spread([1e3 * one for one in each["seconds"]]), f"{achieved:.0f}", spread(can, ".0f"),
+                     f"{achieved / statistics.median(can):.0%}"])
+    steps = Table(["network", "precision", "billion operations a step", "milliseconds a step [smallest, largest]",
+                   "achieved, billion a second", "matrix product, billion a second", "share"], rows)
+    return {f"Distance to the limit. Memory is copied at {spread(measured['rates']['memory'], '.0f')} GB a second.":
+            steps,
+            "Where the time goes, as shares of a step under the profiler; what lies between the operators is Python, "
+            "autograd and the profiler itself.": operators(measured["steps"])}
+
+
+def operators(steps):
+    """A `Table` of the operators that take most in any network, each in the precision it was measured in last."""
+    shares = {}
+    for each in steps:
+        shares[each["case"]] = {name: time / each["profiled_seconds"] for name, time in each["operators"].items()}
+    names = sorted({name for each in shares.values() for name in each},
+                   key=lambda name: -max(each.get(name, 0) for each in shares.values()))[:SHOWN]
+    rows = [[f"`{name}`", *(each.get(name, 0) for each in shares.values())] for name in names]
+    rows.append(["other operators", *(sum(each.values()) - sum(each.get(name, 0) for name in names)
+                                      for each in shares.values())])
+    rows.append(["between operators", *(1 - sum(each.values()) for each in shares.values())])
+    precisions = {each["case"]: each["precision"] for each in steps}
+    return Table(["operator", *(f"{case}, {precision}" for case, precision in precisions.items())],
+                 [[name, *(f"{share:.0%}" for share in each)] for name, *each in rows])

@@ -56,11 +56,13 @@ def published_dataset(case, images):
 def published_epoch(case, model, images, workers):
     """An epoch as the published loops are written: a DataLoader, loss and accuracy read after each batch."""
     loader = DataLoader(published_dataset(case, images), batch_size=CASES[case][2], shuffle=True, num_workers=workers)
+    device = mh.training.device_of(model)
     optimizer = torch.optim.Adam(model.parameters(), lr=1e-3)
     correct, seen = 0, 0
     model.train()
     bar = tqdm(loader, disable=None, leave=False)
     for inputs, targets in bar:
+        inputs, targets = inputs.to(device), targets.to(device)
         optimizer.zero_grad()
         logits = model(inputs)
         loss = F.cross_entropy(logits, targets)
@@ -76,10 +78,14 @@ def mnist():
     return mh.load_mnist(verbose=False)
 
 
-def our_epoch(case, model, images, precision=None):
-    """The same epoch from one tensor: a batch is gathered, augmented and trained on; nothing is read in between."""
-    *_, batch_size, _, augment = CASES[case]
+def split(images, device="cpu"):
+    """The first images of the training split and their labels, whole on a device, where our loop keeps them."""
     train = mnist().train
-    mh.training.train_epoch(model, (train.images[:images], train.labels[:images]), batch_size=batch_size,
-                            optimizer=torch.optim.Adam(model.parameters(), lr=1e-3, fused=True), augment=augment,
-                            precision=precision)
+    return train.images[:images].to(device), train.labels[:images].to(device)
+
+
+def our_epoch(case, model, split, precision=None, fused=True):
+    """The same epoch from one tensor: batches are gathered, augmented and trained on; nothing is read in between."""
+    *_, batch_size, _, augment = CASES[case]
+    mh.training.train_epoch(model, split, batch_size=batch_size, augment=augment, precision=precision,
+                            optimizer=torch.optim.Adam(model.parameters(), lr=1e-3, fused=fused))

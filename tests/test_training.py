@@ -5,6 +5,7 @@ import functools
 import subprocess
 import sys
 import time
+import warnings
 from collections import Counter
 from pathlib import Path
 
@@ -157,23 +158,6 @@ def test_only_training_images_are_augmented(tiny, network):
 
     train(network(), tiny, epochs=1, augment=augment)
     assert sum(seen) == 100
-
-
-def test_nothing_waits_for_the_device_in_an_epoch(tiny, network, monkeypatch):
-    """The values of single batches are never read: a fixed number of reads, however many batches there are."""
-    reads = []
-    for name in ("item", "tolist"):
-        original = getattr(torch.Tensor, name)
-        monkeypatch.setattr(torch.Tensor, name,
-                            lambda tensor, original=original: reads.append(1) or original(tensor))
-    counts = []
-    for batch_size in (50, 2):
-        reads.clear()
-        model = network()
-        training.train_epoch(model, tiny, optimizer=torch.optim.SGD(model.parameters(), lr=0.01),
-                             batch_size=batch_size)
-        counts.append(len(reads))
-    assert counts[0] == counts[1] < 10
 
 
 def test_precision_is_that_of_the_forward_pass_in_training_alone(tiny, network):
@@ -494,11 +478,42 @@ def operations(network, tiny, batch_size, repeats=1):
     return inside.counts
 
 
-def test_an_epoch_does_not_wait_for_the_device_batch_by_batch(network, tiny):
+def test_an_epoch_does_not_wait_for_the_device_batch_by_batch(network, tiny, monkeypatch):
+    """... nor block by block: with as many blocks as batches, each is gathered and augmented anew."""
+    monkeypatch.setattr(training, "BLOCK_IMAGES", 20)
     few, many = operations(network, tiny, 20), operations(network, tiny, 20, repeats=4)
     waits = [sum(counts[f"aten.{name}"] for name in ("_local_scalar_dense", "nonzero", "equal"))
              for counts in (few, many)]
     assert waits[0] == waits[1] > 0
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="waiting for a GPU takes a GPU: PyTorch counts it on CUDA")
+def test_an_epoch_does_not_wait_for_a_gpu_batch_by_batch(network, tiny, monkeypatch):
+    monkeypatch.setattr(training, "BLOCK_IMAGES", 20)
+    waits = []
+    for repeats in (1, 4):
+        split = [tensor.repeat(repeats, *[1] * (tensor.ndim - 1)).cuda() for tensor in tiny]
+        model = network().cuda()
+        with warnings.catch_warnings(record=True) as said:
+            warnings.simplefilter("always")
+            torch.cuda.set_sync_debug_mode("warn")
+            training.train_epoch(model, split, batch_size=20, augment=AUGMENT, precision=torch.bfloat16,
+                                 optimizer=torch.optim.Adam(model.parameters(), fused=True))
+            torch.cuda.set_sync_debug_mode("default")
+        waits.append(sum("synchronizing" in str(each.message) for each in said))
+    assert waits[0] == waits[1] > 0
+
+
+def test_without_a_bar_nothing_is_read_for_one(network, tiny, monkeypatch):
+    monkeypatch.setattr(training, "REFRESH_SECONDS", -1)  # else once in half a second
+    counts = []
+    for progress in (False, True):
+        model = network()
+        with Operations() as inside:
+            mh.fit(model, tiny, None, epochs=1, batch_size=10, progress=progress,
+                   optimizer=torch.optim.SGD(model.parameters(), lr=0.01))
+        counts.append(inside.counts["aten._local_scalar_dense"])
+    assert counts[1] > counts[0] + 10
 
 
 def test_no_work_is_done_image_by_image(network, tiny):
@@ -582,6 +597,21 @@ def test_batch_norms_that_share_cache_lines_are_fed_contiguous_images(tiny, two_
     assert afterwards == {8: False, 16: False, 20: False}
     for a, b in zip(one.parameters(), two.parameters(), strict=True):
         torch.testing.assert_close(a, b, rtol=1e-3, atol=1e-4)
+
+
+def test_a_norms_own_forward_is_used_and_comes_back(network, tiny, two_threads):
+    """Users wrap a layer's forward to look at it; training must neither pass it by nor take it away."""
+    model, calls = network(), []
+    norm = model[1]
+    plain = norm.forward
+
+    def forward(inputs):
+        calls.append(len(inputs))
+        return plain(inputs)
+
+    norm.forward = forward
+    training.train_epoch(model, tiny, optimizer=torch.optim.SGD(model.parameters(), lr=0.01))
+    assert sum(calls) == 100 and norm.forward is forward
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="how the C library keeps memory is set with glibc's `mallopt`")
