@@ -165,8 +165,7 @@ def accuracies(names, tests, intervals, measured, published, source, title="Thre
     axis.set_ylim(bottom, 100.05)
     for position, value in enumerate(percent(published)):
         if value < bottom:
-            axis.annotate(f"published: {value:.1f}", (position - 0.15, bottom + 0.03), ha="center", fontsize=8,
-                          color=GREY)
+            axis.annotate(f"published: {value:.1f} ↓", (position - 0.4, bottom + 0.03), fontsize=8, color=GREY)
     axis.set_xticks(positions, names, rotation=20, ha="right", fontsize=8)
     axis.set(xlabel="network", ylabel="accuracy (%)")
     axis.grid(axis="y", alpha=0.25)

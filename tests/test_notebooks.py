@@ -224,6 +224,16 @@ def shows(name, table):
     return any(table._repr_markdown_() in output.get("data", {}).get("text/markdown", "") for output in outputs)
 
 
+@each_lesson
+def test_a_lesson_shows_its_table_and_its_comparisons_as_recorded(path):
+    run = results.latest(results.read(), reference=True, seed=0)[path.name]
+    said = "\n".join(output.get("text", "") for cell in code(path) for output in cell.outputs)
+    again = "a seed was recorded afterwards: run it once more with --save"
+    assert shows(path.stem, results.table_so_far(run)), again
+    for other in re.findall(r'mh.compare\(run, "(.+?)"\)', "\n".join(cell.source for cell in code(path))):
+        assert results.compare(run, other) in said, again
+
+
 @pytest.mark.parametrize("name", dict.fromkeys(name for name, *_ in scoreboard.ENTRIES))
 def test_a_challenge_shows_the_scoreboard_as_recorded(name):
     assert shows(f"challenges/{name}", scoreboard.scoreboard(notebook=name))
