@@ -13,7 +13,7 @@ from mnist_helpers.results import Table
 from . import pipelines, spread
 
 STEPS = 100  # of training, for each measurement
-SHOWN = 8  # operators
+SHOWN = 12  # operators
 
 
 def seconds(function):
@@ -83,23 +83,25 @@ def tables(measured):
                      f"{achieved / statistics.median(can):.0%}"])
     steps = Table(["network", "precision", "billion operations a step", "milliseconds a step [smallest, largest]",
                    "achieved, billion a second", "matrix product, billion a second", "share"], rows)
+    last = {each["case"]: each for each in measured["steps"]}  # of a network, the fast precision
+    shares = {f"{case}, {each['precision']}": {name: time / each["profiled_seconds"]
+                                               for name, time in each["operators"].items()}
+              for case, each in last.items()}
+    convolutions = " and ".join(f"{sum(share for name, share in each.items() if 'convolution' in name):.0%}"
+                                for each in shares.values())
     return {f"Distance to the limit. Memory is copied at {spread(measured['rates']['memory'], '.0f')} GB a second.":
             steps,
-            "Where the time goes, as shares of a step under the profiler; what lies between the operators is Python, "
-            "autograd and the profiler itself.": operators(measured["steps"])}
+            "Where the time goes, as shares of a step under the profiler. Convolutions, which do nearly all of the "
+            f"arithmetic, take {convolutions}; the other operators mostly move memory or draw random numbers, and what "
+            "lies between them is Python, autograd and the profiler itself.": operators(shares)}
 
 
-def operators(steps):
-    """A `Table` of the operators that take most in any network, each in the precision it was measured in last."""
-    shares = {}
-    for each in steps:
-        shares[each["case"]] = {name: time / each["profiled_seconds"] for name, time in each["operators"].items()}
+def operators(shares):
+    """A `Table` of the operators with the largest shares in any of ``{network: {operator: share of a step}}``."""
     names = sorted({name for each in shares.values() for name in each},
                    key=lambda name: -max(each.get(name, 0) for each in shares.values()))[:SHOWN]
     rows = [[f"`{name}`", *(each.get(name, 0) for each in shares.values())] for name in names]
     rows.append(["other operators", *(sum(each.values()) - sum(each.get(name, 0) for name in names)
                                       for each in shares.values())])
     rows.append(["between operators", *(1 - sum(each.values()) for each in shares.values())])
-    precisions = {each["case"]: each["precision"] for each in steps}
-    return Table(["operator", *(f"{case}, {precision}" for case, precision in precisions.items())],
-                 [[name, *(f"{share:.0%}" for share in each)] for name, *each in rows])
+    return Table(["operator", *shares], [[name, *(f"{share:.0%}" for share in each)] for name, *each in rows])

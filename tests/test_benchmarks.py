@@ -140,11 +140,11 @@ def test_limits_are_told_as_shares(monkeypatch):
         {"case": "a", "precision": "float32", "flops": 3e9, "seconds": [0.02, 0.03, 0.05], "profiled_seconds": 1,
          "operators": {"aten::mm": 1.0}},
         {"case": "a", "precision": "bfloat16", "flops": 3e9, "seconds": [0.03], "profiled_seconds": 0.04,
-         "operators": {"aten::mm": 0.02, "aten::add": 0.004, "aten::relu": 0.006}},
+         "operators": {"aten::mm": 0.02, "aten::convolution": 0.004, "aten::relu": 0.006}},
         {"case": "b", "precision": "bfloat16", "flops": 3e9, "seconds": [0.06], "profiled_seconds": 0.1,
          "operators": {"aten::mm": 0.01, "aten::bmm": 0.05}}]}
-    ((caption, steps), (_, operators)) = limit.tables(measured).items()
-    assert "10 [10, 10] GB" in caption
+    ((caption, steps), (second, operators)) = limit.tables(measured).items()
+    assert "10 [10, 10] GB" in caption and "arithmetic, take 10% and 0%;" in second
     assert steps.rows == [["a", "float32", "3.00", "30.0 [20.0, 50.0]", "100", "200 [190, 300]", "50%"],
                           ["a", "bfloat16", "3.00", "30.0 [30.0, 30.0]", "100", "500 [500, 500]", "20%"],
                           ["b", "bfloat16", "3.00", "60.0 [60.0, 60.0]", "50", "500 [500, 500]", "10%"]]
