@@ -99,7 +99,8 @@ def tables(measured):
                          f"{statistics.median(value['seconds'] for value in values):.1f}",
                          spread(ratios, unit="x"),
                          f"{statistics.fmean(accuracies):.2f} [{min(accuracies):.2f}, {max(accuracies):.2f}]"])
-    return {"One epoch as published and as here: the same network, images, batch size, augmentation and threads. "
-            "*Tuned* is with channels last in memory and a fused Adam.":
+    rounds = " and ".join(map(str, dict.fromkeys(len(case["rounds"]) for case in measured)))
+    return {f"One epoch as published and as here, in {rounds} rounds: the same network, images, batch size, "
+            "augmentation and threads. *Tuned* is with channels last in memory and a fused Adam.":
             Table(["network", "epoch", "seconds", "times as fast [smallest, largest]",
                    "validation (%) [smallest, largest]"], rows)}
