@@ -19,11 +19,8 @@ MARKERS = "<!-- benchmarks:start -->", "<!-- benchmarks:end -->"
 
 def machine():
     """What the figures were measured on."""
-    devices = pipelines.devices()
-    return (f"{' and '.join(training.describe(torch.device(name)) for name in devices)}, {os.cpu_count()} cores, "
-            f"{torch.get_num_threads()} threads, torch {torch.__version__}"
-            + ("" if len(devices) > 1 else "; no CUDA device there, so its rows of `epoch` and `time-to-accuracy` are "
-                                           "missing"))
+    devices = " and ".join(training.describe(torch.device(name)) for name in pipelines.devices())
+    return f"{devices}, {os.cpu_count()} cores, {torch.get_num_threads()} threads, torch {torch.__version__}"
 
 
 def results_file():
@@ -32,13 +29,21 @@ def results_file():
 
 def text(measured):
     """The tables of ``{benchmark: {"machine", "measured"}}`` as Markdown."""
-    parts = []
+    parts, on = [], {}
     for name, module in BENCHMARKS.items():
         if name in measured:
             parts += [f"{caption}\n\n{table._repr_markdown_()}"
                       for caption, table in module.tables(measured[name]["measured"]).items()]
-    on = dict.fromkeys(each["machine"] for each in measured.values())
-    return "\n\n".join([*parts, f"Measured on: {'; '.join(on)}."])
+            on.setdefault(measured[name]["machine"], []).append(name)
+    return "\n\n".join([*parts, *(f"Measured on {machine}: {', '.join(names)}." for machine, names in on.items()),
+                        *missing(measured)])
+
+
+def missing(measured):
+    """Which figures a GPU would add, where none was there to measure them."""
+    names = [f"`{name}`" for name in ("epoch", "time-to-accuracy")
+             if name in measured and "cuda" not in measured[name]["machine"]]
+    return [f"There was no CUDA device, whose rows are missing: {' and '.join(names)}."] if names else []
 
 
 def readme_section(readme, measured):
@@ -61,7 +66,7 @@ def main():
     if options.json and options.json.is_dir():
         parser.error(f"{options.json} is a folder, not a file")
     try:
-        if options.json:  # known before half an hour of measuring, not after it
+        if options.json:  # known before measuring, not after it
             tempfile.TemporaryFile(dir=options.json.absolute().parent).close()
     except OSError as error:
         parser.error(f"{options.json} cannot be written: {error.strerror}")
@@ -72,6 +77,15 @@ def main():
             parser.error(f"speed is measured on MNIST, and this is {pipelines.mnist()}: python -m mnist_helpers data")
     except data.DataError as error:
         parser.error(str(error))
+    readme, kept = data.project_root() / "README.md", {}
+    if options.save:
+        try:
+            kept = json.loads(results_file().read_text()) if results_file().exists() else {}
+            readme_section(readme.read_text(encoding="utf-8"), kept)
+        except (AttributeError, KeyError, TypeError, ValueError) as error:
+            parser.error(f"what {results_file()} holds cannot be shown in the README ({error!r}): see that the README "
+                         "has its two markers, or move the file away, if it is of another version, and measure "
+                         "everything")
     measured = {}
     print(machine())
     for name in options.benchmarks or BENCHMARKS:
@@ -79,12 +93,11 @@ def main():
         for caption, table in BENCHMARKS[name].tables(measured[name]["measured"]).items():
             print(f"\n{caption}\n\n{table}", flush=True)
         if options.save:
-            kept = json.loads(results_file().read_text()) if results_file().exists() else {}
             data.replace_file(results_file(), json.dumps(kept | measured, indent=1) + "\n")
-            readme = data.project_root() / "README.md"
             data.replace_file(readme, readme_section(readme.read_text(encoding="utf-8"), kept | measured))
         if options.json:
             data.replace_file(options.json, json.dumps(measured, indent=1) + "\n")
+    print("", *missing(measured), sep="\n")
 
 
 if __name__ == "__main__":

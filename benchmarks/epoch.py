@@ -40,9 +40,9 @@ def _published(case, images, workers, device, seed):
 @functools.cache
 def best_workers(case, images, device="cpu"):
     """The number of a DataLoader's workers with which the published epoch is fastest here, the better of two times:
-    0, 1, 2 or, where there are more cores, as many as cores."""
+    0, 1, 2 or, where there are more cores, as many as cores, up to 16."""
     published(case, min(images, 640), 0, device)  # the first run pays for start-up
-    candidates = sorted({0, 1, 2, max(2, os.cpu_count() or 0)})
+    candidates = sorted({0, 1, 2, max(2, min(16, os.cpu_count() or 0))})
     return min(candidates, key=lambda workers: min(published(case, images, workers, device)["seconds"]
                                                    for _ in range(2)))
 
@@ -93,7 +93,7 @@ def tables(measured):
             side, device = name.split(", ")[:2]
             values = [each[name] for each in case["rounds"]]
             ratios = [each[f"published, {device}"]["seconds"] / each[name]["seconds"] for each in case["rounds"]]
-            label = f"{name}, {case['workers'][device]} workers" if side == "published" else name
+            label = f"{name}, workers: {case['workers'][device]}" if side == "published" else name
             accuracies = [100 * value["val_accuracy"] for value in values]
             rows.append([case["case"], label,
                          f"{statistics.median(value['seconds'] for value in values):.1f}",

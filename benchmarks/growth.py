@@ -61,10 +61,11 @@ def point(images, epochs, batch_size, width):
 
 
 def lesson_peak():
-    """The most memory the kernel of the first lesson holds, run in full, in MB or None as in `peak_megabytes`: its code
-    cells, in a process of their own."""
+    """The most memory the kernel of the first lesson holds, run in full on the CPU, in MB or None as in
+    `peak_megabytes`: its code cells, in a process of their own."""
     notebook = nbformat.read(notebooks.find()[0], as_version=4)
-    code = [cell.source for cell in notebook.cells if cell.cell_type == "code"]
+    code = ["import torch, mnist_helpers\nmnist_helpers.get_device = lambda: torch.device('cpu')",
+            *(cell.source for cell in notebook.cells if cell.cell_type == "code")]
     tell = "from benchmarks import growth\nprint()\nprint(growth.peak_megabytes() or '')"
     with tempfile.TemporaryDirectory() as folder:
         settings = os.environ | {"MNIST_PROFILE": "full", "MNIST_RUN_RECORD": str(Path(folder) / "runs.jsonl")}
@@ -110,7 +111,9 @@ def tables(measured):
                      f"{slope:.2f} per {unit:,}", f"{explained:.3f}", memory])
     peak = measured["lesson_megabytes"]
     lesson = f" Lesson 1, run in full, held at most {peak:,.0f} MB." if peak else ""
-    return {f"Growth: seconds of training, the line through their medians, and the most memory held.{lesson}": Table(
+    rounds = max(len(point["seconds"]) for name in filter(measured.get, AGAINST) for point in measured[name])
+    return {f"Growth, in {rounds} rounds: seconds of training, the line through their medians, and the most memory "
+            f"held.{lesson}": Table(
         ["growing", "from, to", "seconds [smallest, largest]", "slope, seconds", "R²", "peak memory, MB"], rows)}
 
 

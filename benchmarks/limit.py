@@ -89,7 +89,8 @@ def tables(measured):
               for case, each in last.items()}
     convolutions = " and ".join(f"{sum(share for name, share in each.items() if 'convolution' in name):.0%}"
                                 for each in shares.values())
-    return {f"Distance to the limit. Memory is copied at {spread(measured['rates']['memory'], '.0f')} GB a second.":
+    memory = measured["rates"]["memory"]
+    return {f"Distance to the limit, in {len(memory)} rounds. Memory is copied at {spread(memory, '.0f')} GB a second.":
             steps,
             "Where the time goes, as shares of a step under the profiler. Convolutions, which do nearly all of the "
             f"arithmetic, take {convolutions}; the other operators mostly move memory or draw random numbers, and what "
@@ -99,7 +100,7 @@ def tables(measured):
 def operators(shares):
     """A `Table` of the operators with the largest shares in any of ``{network: {operator: share of a step}}``."""
     names = sorted({name for each in shares.values() for name in each},
-                   key=lambda name: -max(each.get(name, 0) for each in shares.values()))[:SHOWN]
+                   key=lambda name: (-max(each.get(name, 0) for each in shares.values()), name))[:SHOWN]
     rows = [[f"`{name}`", *(each.get(name, 0) for each in shares.values())] for name in names]
     rows.append(["other operators", *(sum(each.values()) - sum(each.get(name, 0) for name in names)
                                       for each in shares.values())])

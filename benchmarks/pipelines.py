@@ -88,4 +88,4 @@ def our_epoch(case, model, split, precision=None, fused=True):
     """The same epoch from one tensor: batches are gathered, augmented and trained on; nothing is read in between."""
     *_, batch_size, _, augment = CASES[case]
     mh.training.train_epoch(model, split, batch_size=batch_size, augment=augment, precision=precision,
-                            optimizer=torch.optim.Adam(model.parameters(), lr=1e-3, fused=fused))
+                            optimizer=torch.optim.Adam(model.parameters(), lr=1e-3, fused=fused or None))

@@ -497,10 +497,12 @@ def test_an_epoch_does_not_wait_for_a_gpu_batch_by_batch(network, tiny, monkeypa
         with warnings.catch_warnings(record=True) as said:
             warnings.simplefilter("always")
             torch.cuda.set_sync_debug_mode("warn")
-            training.train_epoch(model, split, batch_size=20, augment=AUGMENT, precision=torch.bfloat16,
-                                 optimizer=torch.optim.Adam(model.parameters(), fused=True))
-            torch.cuda.set_sync_debug_mode("default")
-        waits.append(sum("synchronizing" in str(each.message) for each in said))
+            try:
+                training.train_epoch(model, split, batch_size=20, augment=AUGMENT, precision=torch.bfloat16,
+                                     optimizer=torch.optim.Adam(model.parameters(), fused=True))
+            finally:
+                torch.cuda.set_sync_debug_mode("default")
+        waits.append(sum("called a synchronizing CUDA operation" in str(each.message) for each in said))
     assert waits[0] == waits[1] > 0
 
 
