@@ -160,6 +160,23 @@ def test_only_training_images_are_augmented(tiny, network):
     assert sum(seen) == 100
 
 
+def test_nothing_waits_for_the_device_in_an_epoch(tiny, network, monkeypatch):
+    """The values of single batches are never read: a fixed number of reads, however many batches there are."""
+    reads = []
+    for name in ("item", "tolist"):
+        original = getattr(torch.Tensor, name)
+        monkeypatch.setattr(torch.Tensor, name,
+                            lambda tensor, original=original: reads.append(1) or original(tensor))
+    counts = []
+    for batch_size in (50, 2):
+        reads.clear()
+        model = network()
+        training.train_epoch(model, tiny, optimizer=torch.optim.SGD(model.parameters(), lr=0.01),
+                             batch_size=batch_size)
+        counts.append(len(reads))
+    assert counts[0] == counts[1] < 10
+
+
 def test_precision_is_that_of_the_forward_pass_in_training_alone(tiny, network):
     model, seen = network(), []
     model[-1].register_forward_hook(lambda layer, inputs, output: seen.append((model.training, output.dtype)))
