@@ -10,7 +10,7 @@ from concurrent.futures import ProcessPoolExecutor
 import torch
 
 import mnist_helpers as mh
-from mnist_helpers.results import Table
+from mnist_helpers.course.tables import Table
 
 from . import pipelines, spread
 
@@ -24,16 +24,17 @@ def timed(epoch, case, model, *arguments):
 
 
 @functools.cache
-def its_own_process():
-    """Where the published epochs run: the memory settings that our loop makes for its process would speed them up."""
-    return ProcessPoolExecutor(1, mp_context=multiprocessing.get_context("spawn"))
+def process(tuned):
+    """Where epochs run. `keep_freed_memory` holds for a whole process, so the tuned epochs have one of their own."""
+    return ProcessPoolExecutor(1, mp_context=multiprocessing.get_context("spawn"),
+                               initializer=mh.cpu.keep_freed_memory if tuned else None)
 
 
 def published(case, images, workers, device="cpu", seed=0):
-    return its_own_process().submit(_published, case, images, workers, device, seed).result()
+    return process(False).submit(published_epoch, case, images, workers, device, seed).result()
 
 
-def _published(case, images, workers, device, seed):
+def published_epoch(case, images, workers, device, seed):
     return timed(pipelines.published_epoch, case, pipelines.network(case, seed).to(device), images, workers)
 
 
@@ -47,36 +48,39 @@ def best_workers(case, images, device="cpu"):
                                                    for _ in range(2)))
 
 
-def ours(case, split, device="cpu", precision=None, tuned=False, seed=0):
-    """With ``tuned``, the network lies channels-last in memory and Adam's step is fused, as in the speed run; without,
-    both are as PyTorch has them by default, as in the lessons."""
+def ours(case, images, device="cpu", precision=None, tuned=False, seed=0):
+    """``tuned``: channels last in memory, Adam's step fused, and what `mnist_helpers.cpu` offers. Otherwise all is as
+    PyTorch has it by default, as in the lessons."""
+    return process(tuned).submit(our_epoch, case, images, device, precision, tuned, seed).result()
+
+
+def our_epoch(case, images, device, precision, tuned, seed):
     layout = torch.channels_last if tuned else torch.contiguous_format
     model = pipelines.network(case, seed).to(device, memory_format=layout)
-    return timed(pipelines.our_epoch, case, model, split, precision, tuned)
+    return timed(pipelines.our_epoch, case, model, pipelines.split(images, device), precision, tuned)
 
 
 def sides(device):
     """``{name: (device, precision, tuned)}`` of our epochs on a device."""
-    fast = mh.training.fast_precision(torch.device(device))
+    fast = mh.device.fast_precision(torch.device(device))
     named = {f"ours, {device}, float32, as in the lessons": (device, None, False)}
     for precision in dict.fromkeys((None, fast)):
-        named[f"ours, {device}, {mh.training.precision_name(precision)}, tuned"] = (device, precision, True)
+        named[f"ours, {device}, {mh.device.precision_name(precision)}, tuned"] = (device, precision, True)
     return named
 
 
 def measure(case, images, repeats):
     """Alternate the published epoch and ours ``repeats`` times, under a new seed each time, on each device."""
     devices = pipelines.devices()
-    splits = {device: pipelines.split(images, device) for device in devices}
     workers = {device: best_workers(case, images, device) for device in devices}
     named = {name: side for device in devices for name, side in sides(device).items()}
     for side in named.values():
-        ours(case, splits[side[0]], *side)  # the first run pays for start-up
+        ours(case, images, *side)  # the first run pays for start-up
     rounds = []
     for seed in range(repeats):
         rounds.append({f"published, {device}": published(case, images, workers[device], device, seed)
                        for device in devices})
-        rounds[-1] |= {name: ours(case, splits[side[0]], *side, seed) for name, side in named.items()}
+        rounds[-1] |= {name: ours(case, images, *side, seed) for name, side in named.items()}
     return {"case": case, "images": images, "workers": workers, "rounds": rounds}
 
 
@@ -101,6 +105,7 @@ def tables(measured):
                          f"{statistics.fmean(accuracies):.2f} [{min(accuracies):.2f}, {max(accuracies):.2f}]"])
     rounds = " and ".join(map(str, dict.fromkeys(len(case["rounds"]) for case in measured)))
     return {f"One epoch as published and as here, in {rounds} rounds: the same network, images, batch size, "
-            "augmentation and threads. *Tuned* is with channels last in memory and a fused Adam.":
+            "augmentation and threads. *Tuned* is with channels last in memory, a fused Adam "
+            "and the settings of `mnist_helpers.cpu`.":
             Table(["network", "epoch", "seconds", "times as fast [smallest, largest]",
                    "validation (%) [smallest, largest]"], rows)}

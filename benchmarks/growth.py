@@ -15,8 +15,8 @@ import numpy as np
 import torch
 
 import mnist_helpers as mh
-from mnist_helpers import notebooks
-from mnist_helpers.results import Table
+from mnist_helpers.course import notebooks
+from mnist_helpers.course.tables import Table
 from mnist_helpers.summary import count_parameters
 
 from . import pipelines, search, spread
@@ -46,29 +46,29 @@ def point(images, epochs, batch_size, width):
     """Train a plain network of three convolutions on MNIST's images, repeated until there are enough."""
     train = pipelines.mnist().train
     which = torch.arange(images) % len(train)
-    split = train.images[which], train.labels[which]
+    images, labels = train.images[which], train.labels[which]
     mh.set_seed(0)
     model = search.network(f"c3-{width} P c3-{2 * width} P c3-{2 * width} gap")
     optimizer = torch.optim.Adam(model.parameters(), lr=1e-3)
     augment = mh.Augment(mh.Rotation(10))
-    mh.training.train_epoch(model, (split[0][:2_000], split[1][:2_000]), optimizer=optimizer, augment=augment,
-                            batch_size=batch_size)  # the first steps pay for start-up
+    some, batches = (mh.Loader((images[:n], labels[:n]), batch_size, augment=augment) for n in (2_000, len(labels)))
+    mh.train.train_epoch(model, some, optimizer=optimizer)  # the first steps pay for start-up
     started = time.perf_counter()
     for _ in range(epochs):
-        mh.training.train_epoch(model, split, optimizer=optimizer, augment=augment, batch_size=batch_size)
+        mh.train.train_epoch(model, batches, optimizer=optimizer)
     return {"seconds": time.perf_counter() - started, "peak_megabytes": peak_megabytes(),
-            "steps": epochs * -(-images // batch_size), "parameters": count_parameters(model)}
+            "steps": epochs * len(batches), "parameters": count_parameters(model)}
 
 
 def lesson_peak():
     """The most memory the kernel of the first lesson holds, run in full on the CPU, in MB or None as in
     `peak_megabytes`: its code cells, in a process of their own."""
-    notebook = nbformat.read(notebooks.find()[0], as_version=4)
+    notebook = nbformat.read(notebooks.find(["01_baseline"])[0], as_version=4)
     code = ["import torch, mnist_helpers\nmnist_helpers.get_device = lambda: torch.device('cpu')",
             *(cell.source for cell in notebook.cells if cell.cell_type == "code")]
     tell = "from benchmarks import growth\nprint()\nprint(growth.peak_megabytes() or '')"
     with tempfile.TemporaryDirectory() as folder:
-        settings = os.environ | {"MNIST_PROFILE": "full", "MNIST_RUN_RECORD": str(Path(folder) / "runs.jsonl")}
+        settings = os.environ | {"MNIST_PROFILE": "full", "MNIST_COLLECT": folder}
         said = subprocess.check_output([sys.executable, "-c", "\n".join([*code, tell])], text=True, env=settings)
     return float(said.splitlines()[-1]) if said.splitlines()[-1] else None
 

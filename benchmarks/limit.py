@@ -8,7 +8,7 @@ from torch.profiler import ProfilerActivity, profile
 from torch.utils.flop_counter import FlopCounterMode
 
 import mnist_helpers as mh
-from mnist_helpers.results import Table
+from mnist_helpers.course.tables import Table
 
 from . import pipelines, spread
 
@@ -34,7 +34,7 @@ def rates(repeats):
     n, found = 2048, {}
     for precision in (torch.float32, torch.bfloat16):
         left, right = torch.randn(n, n, dtype=precision), torch.randn(n, n, dtype=precision)
-        found[mh.training.precision_name(precision)] = [
+        found[mh.device.precision_name(precision)] = [
             2 * n**3 / each / 1e9 for each in repeated(lambda a=left, b=right: a @ b, repeats)]
     source = torch.zeros(2**26)  # 256 MB: no cache holds it
     target = torch.empty_like(source)
@@ -61,13 +61,14 @@ def step(case, precision, repeats):
     split = pipelines.split(STEPS * batch_size)
     times = repeated(lambda: pipelines.our_epoch(case, model, split, precision), repeats)
     total, operators = profiled(lambda: pipelines.our_epoch(case, model, split, precision))
-    return {"case": case, "precision": mh.training.precision_name(precision), "flops": counter.get_total_flops(),
+    return {"case": case, "precision": mh.device.precision_name(precision), "flops": counter.get_total_flops(),
             "seconds": [each / STEPS for each in times], "profiled_seconds": total / STEPS,
             "operators": {name: each / STEPS for name, each in operators.items()}}
 
 
 def run(repeats=5):
-    fast = mh.training.fast_precision(torch.device("cpu"))
+    mh.cpu.keep_freed_memory()
+    fast = mh.device.fast_precision(torch.device("cpu"))
     return {"rates": rates(repeats), "steps": [step(case, precision, repeats) for case in pipelines.CASES
                                                for precision in dict.fromkeys((None, fast))]}
 

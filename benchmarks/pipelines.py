@@ -1,5 +1,6 @@
 """One epoch of the same network, twice: as the published exercises feed it, and as `mnist_helpers` does."""
 
+import contextlib
 import functools
 
 import torch
@@ -9,7 +10,8 @@ from torchvision import datasets, transforms
 from tqdm import tqdm
 
 import mnist_helpers as mh
-from mnist_helpers import data, notebooks
+from mnist_helpers import data
+from mnist_helpers.course import notebooks
 
 NORMALIZE = [transforms.ToTensor(), transforms.Normalize((data.MEAN,), (data.STD,))]
 
@@ -38,9 +40,9 @@ def devices():
 def network(case, seed=0):
     """A fresh network of a case, as its notebook defines it."""
     name, class_name, *_ = CASES[case]
-    (path,) = notebooks.find([name])
+    recipe = notebooks.network(name)
     mh.set_seed(seed)
-    return notebooks.network(path, class_name)
+    return getattr(recipe, class_name)()
 
 
 @functools.cache
@@ -56,7 +58,7 @@ def published_dataset(case, images):
 def published_epoch(case, model, images, workers):
     """An epoch as the published loops are written: a DataLoader, loss and accuracy read after each batch."""
     loader = DataLoader(published_dataset(case, images), batch_size=CASES[case][2], shuffle=True, num_workers=workers)
-    device = mh.training.device_of(model)
+    device = mh.device.device_of(model)
     optimizer = torch.optim.Adam(model.parameters(), lr=1e-3)
     correct, seen = 0, 0
     model.train()
@@ -84,8 +86,11 @@ def split(images, device="cpu"):
     return train.images[:images].to(device), train.labels[:images].to(device)
 
 
-def our_epoch(case, model, split, precision=None, fused=True):
-    """The same epoch from one tensor: batches are gathered, augmented and trained on; nothing is read in between."""
+def our_epoch(case, model, split, precision=None, tuned=True):
+    """The same epoch from one tensor: batches are gathered, augmented and trained on; nothing is read in between.
+    ``tuned`` fuses Adam's step and gives the batch norms contiguous inputs where that is faster."""
     *_, batch_size, _, augment = CASES[case]
-    mh.training.train_epoch(model, split, batch_size=batch_size, augment=augment, precision=precision,
-                            optimizer=torch.optim.Adam(model.parameters(), lr=1e-3, fused=fused or None))
+    batches = mh.Loader(split, batch_size, augment=augment, precision=precision)
+    optimizer = torch.optim.Adam(model.parameters(), lr=1e-3, fused=tuned or None)
+    with mh.cpu.contiguous_norms(model) if tuned else contextlib.nullcontext():
+        mh.train.train_epoch(model, batches, optimizer=optimizer)

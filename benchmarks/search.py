@@ -3,6 +3,8 @@
     python -m benchmarks.search '{"net": "c5s2-16 c3-24 P c3-32 P flat", "epochs": 4}' --challenge mine --seeds 3
 
 Every trial is appended to ``results/trials.jsonl``, the ones that led nowhere included; the test images are not opened.
+With the environment variable ``TQDM_DISABLE=1`` there are no progress bars.
+
 A network is a line of layers: ``c5s2-16`` is a 5x5 convolution of stride 2 to 16 channels, ``v3-8`` one without
 padding, ``d3`` a depthwise one, each followed by batch norm and activation (``l1-8`` is a 1x1 convolution without);
 ``=`` applies the convolution before it once more, the same weights with a batch norm of their own, and with it the
@@ -18,14 +20,14 @@ import hashlib
 import io
 import json
 import re
-import tempfile
-from pathlib import Path
 
 import torch
 import torch.nn.functional as F
 from torch import nn
 
 import mnist_helpers as mh
+from mnist_helpers import checkpoint, data, files
+from mnist_helpers.course import tables
 from mnist_helpers.summary import count_parameters
 
 DEFAULTS = {"epochs": 20, "batch": 128, "lr": 0.01, "optimizer": "adam", "weight_decay": 0.0, "warmup": 0.2,
@@ -107,6 +109,7 @@ class Straighten(nn.Module):
     """
 
     def forward(self, images):
+        images = images.float()
         ink = (images - images.amin((2, 3), keepdim=True))[:, 0]
         ink = ink / ink.sum((1, 2), keepdim=True).clamp_min(1e-6)
         side = images.shape[-1]
@@ -184,16 +187,18 @@ def distillation(model, teacher, temperature=3.0):
 
 
 def taught(config, seed, dataset):
-    """The teacher of a configuration, trained once for each seed and kept in the temporary folder."""
-    key = hashlib.sha256(json.dumps([DEFAULTS | config, seed], sort_keys=True).encode()).hexdigest()[:16]
-    path = Path(tempfile.gettempdir()) / f"teacher-{key}.pt"
+    """The teacher of a configuration, trained once for each seed and state of the package, kept in
+    ``results/teachers``."""
+    what = json.dumps([DEFAULTS | config, seed, checkpoint.package_digest()], sort_keys=True)
+    path = data.project_root() / "results" / "teachers" / f"{hashlib.sha256(what.encode()).hexdigest()[:16]}.pt"
     with torch.random.fork_rng(devices=[]):  # the pupil's draws must not depend on who trained the teacher
         model = network(config["net"], (DEFAULTS | config)["activation"])
         if not path.exists():
             content = io.BytesIO()
-            torch.save(train(config, seed, dataset)[0].state_dict(), content)
-            mh.data.replace_file(path, content.getvalue())
-    model.load_state_dict(torch.load(path))
+            torch.save(train(config, seed, dataset).model.state_dict(), content)
+            path.parent.mkdir(parents=True, exist_ok=True)
+            files.replace_file(path, content.getvalue())
+    model.load_state_dict(torch.load(path, weights_only=True))
     return model.eval().to(memory_format=torch.channels_last)
 
 
@@ -202,14 +207,15 @@ def trial(given, seed, dataset):
     record = {"given": given, "config": DEFAULTS | given, "seed": seed,
               "parameters": count_parameters(network(given["net"])), "threads": torch.get_num_threads()}
     try:
-        model, history = train(given, seed, dataset)
-    except mh.training.TrainingDiverged as error:
+        run = train(given, seed, dataset)
+    except mh.train.TrainingDiverged as error:
         return record | {"val_accuracy": None, "train_loss": None, "diverged": str(error),
                          "seconds": round(sum(error.history["seconds"]), 1)}
+    history = run.history
     return record | {"val_accuracy": round(history["val_accuracy"][-1], 4), "val_curve": history["val_accuracy"],
-                     "val_cross_entropy": round(mh.evaluate(model, dataset.val).loss, 5),
+                     "val_cross_entropy": round(mh.evaluate(run.model, dataset.val).loss, 5),
                      "train_loss": history["train_loss"][-1],
-                     "train_cross_entropy": round(mh.evaluate(model, dataset.train).loss, 5),
+                     "train_cross_entropy": round(mh.evaluate(run.model, dataset.train).loss, 5),
                      "seconds": round(sum(history["seconds"]), 1)}
 
 
@@ -247,7 +253,7 @@ def optimizer_of(config, model):
 
 
 def train(given, seed, dataset):
-    """The trained network of a configuration, and its history. Raises `ValueError` as `check` does."""
+    """The `Run` that trained a configuration's network. Raises `ValueError` as `check` does."""
     check(given)
     config = DEFAULTS | given
     mh.set_seed(seed)
@@ -269,11 +275,10 @@ def train(given, seed, dataset):
         """Augmentation that ends where the last part of the training, ``plain``, begins."""
         return augment(images, generator) if scheduler.last_epoch < augmented else images
 
-    history = mh.fit(model, dataset.train, dataset.val, epochs=config["epochs"], optimizer=optimizer,
-                     scheduler=scheduler, scheduler_every="step", batch_size=config["batch"], augment=early,
-                     loss_fn=loss_fn,
-                     precision=PRECISIONS[config["precision"]], progress=False)
-    return model, history
+    batches = mh.Loader(dataset.train, config["batch"], augment=early, precision=PRECISIONS[config["precision"]])
+    with mh.cpu.contiguous_norms(model):
+        return mh.fit(model, batches, dataset.val, epochs=config["epochs"], optimizer=optimizer,
+                      scheduler=mh.each_step(scheduler), loss_fn=loss_fn)
 
 
 def main():
@@ -289,13 +294,14 @@ def main():
             check(config)
     except ValueError as error:
         parser.error(str(error))
+    mh.cpu.keep_freed_memory()
     dataset = mh.load_mnist(verbose=False)
     if (dataset.name, dataset.profile) != ("mnist", "full"):
         parser.error(f"trials are made on all of MNIST, and this is {dataset}")
     for config in options.configs:
         for seed in range(options.first_seed, options.first_seed + options.seeds):
             run = trial(config, seed, dataset) | {"challenge": options.challenge, "why": options.why}
-            mh.results.append(run, mh.scoreboard.trials_file())
+            files.append_line(tables.trials_file(), json.dumps(run))
             reached = run.get("diverged") or f"{run['val_accuracy']:.2%} {run['val_cross_entropy']:.4f}"
             print(f"{run['parameters']:,} {reached} {run['seconds']:.0f} s seed {seed} {json.dumps(config)}",
                   flush=True)

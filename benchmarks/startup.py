@@ -4,7 +4,7 @@ import statistics
 import subprocess
 import sys
 
-from mnist_helpers.results import Table
+from mnist_helpers.course.tables import Table
 
 from . import spread
 
@@ -12,7 +12,7 @@ STEPS = {
     "import torch": "import torch",
     "import mnist_helpers": "import mnist_helpers",
     "import mnist_helpers, load_mnist()": "import mnist_helpers; mnist_helpers.load_mnist(verbose=False)",
-    "python -m mnist_helpers doctor": "from mnist_helpers import doctor; doctor.report()",
+    "python -m mnist_helpers doctor": "from mnist_helpers.course import doctor; doctor.report()",
 }
 CLOCK = "import time; started = time.perf_counter(); {}; print(time.perf_counter() - started)"
 

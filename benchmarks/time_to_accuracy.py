@@ -8,8 +8,8 @@ import time
 
 import nbformat
 
-from mnist_helpers import notebooks, scoreboard
-from mnist_helpers.results import Table
+from mnist_helpers.course import notebooks, records
+from mnist_helpers.course.tables import Table
 from mnist_helpers.stats import mean_over_seeds
 
 from . import epoch, pipelines, spread
@@ -18,18 +18,19 @@ NOTEBOOK, NETWORK = "challenges/speed_run", "SpeedRun"
 CASE, PUBLISHED_EPOCHS = "six convolutions", 15  # the first epoch at which it was reported to reach 99.4 %
 
 
-def recipe():
-    """The code of the notebook's cells tagged ``recipe``: what is timed is what the notebook shows."""
+def recipe(seed):
+    """The code of the notebook's cells tagged ``recipe``, under a seed: what is timed is what the notebook shows."""
     (path,) = notebooks.find([NOTEBOOK])
-    return "\n".join(cell.source for cell in nbformat.read(path, as_version=4).cells
-                     if "recipe" in cell.metadata.get("tags", []))
+    tagged = {tag: [cell.source for cell in nbformat.read(path, as_version=4).cells
+                    if tag in cell.metadata.get("tags", [])] for tag in ("parameters", "recipe")}
+    return "\n".join([*tagged["parameters"], f"SEED = {seed}", *tagged["recipe"]])
 
 
 def timed(seed, device):
     """Run the recipe in a fresh process on ``"cpu"`` or ``"cuda"``: seconds until the network is trained, and its
     accuracy on the validation images, measured afterwards."""
-    code = (f"import json, time, torch, mnist_helpers\n"
-            f"mnist_helpers.get_device = lambda: torch.device({device!r})\nSEED = {seed}\n{recipe()}\n"
+    code = ("import json, time, torch, mnist_helpers\n"
+            f"mnist_helpers.get_device = lambda: torch.device({device!r})\n{recipe(seed)}\n"
             f"model.to('cpu')\nfinished = time.time()\n"
             f"print(json.dumps([finished, mh.evaluate(model, mnist.val).accuracy]))")
     started = time.time()
@@ -53,9 +54,9 @@ def run(repeats=5, images=55_000):
 def tables(measured):
     """Medians; the accuracy is that of the recorded runs, since a stopwatch that looked at the test images each time
     would be another look at them."""
-    seeds = scoreboard.entries().get(f"{NOTEBOOK}.ipynb: {NETWORK}", {}).values()
+    seeds = records.by_seed().get(NETWORK, {}).values()
     test = str(mean_over_seeds([run["test_accuracy"] for run in seeds])) if seeds else "not recorded"
-    recorded = " and ".join(dict.fromkeys(run["device"] for run in seeds))
+    recorded = " and ".join(dict.fromkeys(run["card"]["device"] for run in seeds))
     source = f" The test accuracy over seeds is of the recorded runs, on {recorded}." if seeds else ""
     rows = []
     for device, each in measured.items():

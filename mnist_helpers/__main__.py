@@ -1,183 +1,286 @@
-"""The command line: ``python -m mnist_helpers run | study | table | data | doctor | publish``.
+"""The command line: ``python -m mnist_helpers run | study | verify | refresh | table | data | doctor | publish``.
 
-Exit codes: 0 all went well, 1 something failed (and is named), 2 the command was wrong, 130 interrupted.
+Exit codes: 0 all went well, 1 something failed (and is named), 2 the command was wrong, 130 interrupted (143 by a
+signal to end). What a command needs is imported when it runs.
 """
 
 import argparse
-import io
-import multiprocessing
 import sys
-from concurrent.futures import ProcessPoolExecutor
-from concurrent.futures.process import BrokenProcessPool
+from importlib.metadata import PackageNotFoundError, version
 
-try:
-    from . import data, doctor, notebooks, plots, results, scoreboard
-    from .study import WorkersLost, missing, study
-except ModuleNotFoundError as error:
-    sys.exit(f"{error}: run `pip install -r requirements.txt` in the course's folder, with the Python that runs this")
+INSTALL = "run `pip install -r requirements.txt` in the course's folder, with the Python that runs this"
+LESSONS, EXAMPLE = "by default the seven lessons", "such as 03_twenty_epochs"
 
 
-def parser():
+def parser() -> argparse.ArgumentParser:
     main = argparse.ArgumentParser(prog="python -m mnist_helpers", description="Run the course's notebooks.")
-    commands = main.add_subparsers(dest="command", required=True)
-    run = commands.add_parser("run", help="execute notebooks (by default the seven lessons) and show their results")
-    run.add_argument("notebooks", nargs="*", metavar="NOTEBOOK", help="such as 03_twenty_epochs")
+    main.add_argument("--version", action="version", version=_version())
+    commands = main.add_subparsers(dest="command", required=True, metavar="COMMAND")
+
+    def command(name, function, help, notebooks=None):
+        added = commands.add_parser(name, help=help, description=help[0].upper() + help[1:])
+        added.set_defaults(function=function)
+        if notebooks:
+            added.add_argument("notebooks", nargs="*", metavar="NOTEBOOK", help=f"{EXAMPLE}; {notebooks}")
+        return added
+
+    run = command("run", run_notebooks, "execute notebooks and show their results (1 to 15 minutes a lesson, an hour "
+                  "for all; with --profile recorded a minute a lesson, with quick half of one)", LESSONS)
     run.add_argument("--seed", type=int, help="instead of the seed written in each notebook")
-    run.add_argument("--profile", choices=("full", "quick"), help="default: MNIST_PROFILE, or full")
+    run.add_argument("--profile", choices=("full", "quick", "recorded"), help="default: MNIST_PROFILE, or full")
+    run.add_argument("--threads", type=int, metavar="N", help="that PyTorch may use (default: OMP_NUM_THREADS, or all)")
     run.add_argument("--save", action="store_true",
-                     help="keep the outputs in the notebooks and the runs as the course's own (full runs on MNIST)")
-    seeds = commands.add_parser("study", help="run notebooks under many seeds, on all cores; go on where it stopped")
-    seeds.add_argument("notebooks", nargs="*", metavar="NOTEBOOK", help="by default the seven lessons")
-    seeds.add_argument("--seeds", type=int, default=5, metavar="N", help="seeds 0 to N-1 (default: 5)")
-    seeds.add_argument("--workers", type=int, metavar="N", help="processes (default: one a core)")
-    seeds.add_argument("--scheduler", metavar="ADDRESS", help="run on the Dask cluster at tcp://HOST:PORT instead")
-    table = commands.add_parser("table", help="show the recorded results")
-    table.add_argument("--write", action="store_true", help="and write the course's own into README.md")
-    address = commands.add_parser("publish", help="stamp the course's address into badges and set-up cells")
-    address.add_argument("repository", metavar="OWNER/NAME")
-    address.add_argument("--branch", default="main")
-    commands.add_parser("data", help="download MNIST if need be, and verify it")
-    commands.add_parser("doctor", help="check Python, packages, device, data and Jupyter")
+                     help="keep outputs and records as the course's own (full runs on MNIST)")
+    study = command("study", study_seeds, "run notebooks under many seeds, on all cores; go on where it stopped "
+                    "(hours)", LESSONS)
+    study.add_argument("--seeds", type=int, default=5, metavar="N", help="seeds 0 to N-1 (default: 5)")
+    study.add_argument("--workers", type=int, metavar="N", help="processes (default: one a core)")
+    study.add_argument("--threads", type=int, default=1, metavar="N", help="that each worker may use (default: 1)")
+    study.add_argument("--scheduler", metavar="ADDRESS", help="run on the Dask cluster at tcp://HOST:PORT or "
+                       "tls://HOST:PORT instead; over tcp anyone who reaches the port can run code on the workers")
+    verify = command("verify", verify_records, "train the first hundred steps of each recorded run again, compare, and "
+                     "stamp it (10 seconds a notebook and seed)", "by default every one with records")
+    verify.add_argument("--seeds", action="store_true", help="every recorded seed, instead of seed 0")
+    refresh = command("refresh", refresh_outputs, "store outputs anew without training: recorded runs are replayed (a "
+                      "minute a notebook)", "by default all")
+    refresh.add_argument("--train", action="store_true", help="train where there is no recorded run to replay")
+    table = command("table", show_tables, "show the course's results (seconds)")
+    table.add_argument("--write", action="store_true", help="and write them into README.md and the pages")
+    command("data", fetch_data, "download MNIST if need be, and verify it (seconds; 12 MB)")
+    command("doctor", check_machine, "check Python, packages, device, data, Jupyter and address (seconds)")
+    publish = command("publish", stamp_address, "stamp the course's address into badges and set-up cells (a second)")
+    publish.add_argument("repository", metavar="OWNER/NAME", nargs="?", help="or its https or ssh address; by default "
+                         "the one that git calls origin")
+    publish.add_argument("--branch", default="main")
     return main
 
 
-def main(arguments=None):
+def _version():
+    try:
+        return f"mnist-helpers {version('mnist-helpers')}"
+    except PackageNotFoundError:
+        return "mnist-helpers, not installed"
+
+
+def main(arguments=None) -> int:
     options = parser().parse_args(arguments)
     try:
-        commands = {"run": run, "study": seed_study, "table": table, "data": fetch, "doctor": check,
-                    "publish": publish}
-        return commands[options.command](options)
+        if options.function is check_machine:  # which is to tell what else is missing
+            return check_machine(options)
+        from . import data
+        from .course.processes import ended_by_signals
+
+        with ended_by_signals():
+            return options.function(options)
     except FileNotFoundError as error:
         return fail(error, 2)
-    except (data.DataError, ValueError, ModuleNotFoundError, OSError) as error:
-        return fail(error, 1)
+    except ModuleNotFoundError as error:
+        return fail(error if "pip install" in str(error) else f"{error}: {INSTALL}", 1)
     except KeyboardInterrupt:
         return fail("interrupted", 130)
+    except Exception as error:
+        if isinstance(error, ValueError | OSError | LookupError | data.DataError) and str(error):
+            return fail(error, 1)
+        raise
 
 
-def fail(message, code):
+def fail(message, code: int) -> int:
     print(message, file=sys.stderr)
     return code
 
 
-def run(options):
+def too_few(options, *names) -> str | None:
+    """The message about a number below 1 among these options, or None."""
+    wrong = [f"--{name}" for name in names if (value := getattr(options, name)) is not None and value < 1]
+    return f"{' and '.join(wrong)} must be at least 1" if wrong else None
+
+
+# ---------------------------------------------------------------- run
+
+
+def run_notebooks(options) -> int:
+    from . import data
+    from .course import notebooks
+
     profile = options.profile or data.profile()
     if options.save and profile != "full":
-        return fail("--save keeps full runs only: leave out --profile quick", 2)
+        return fail(f"--save keeps full runs only: leave out the profile {profile}, or see refresh", 2)
     if options.save and options.seed is not None:
-        return fail("--save keeps the seed written in each notebook: leave out --seed", 2)
-    paths = notebooks.find(options.notebooks)
-    if not paths:
-        return fail(f"there are no notebooks in {notebooks.folder()}", 2)
-    runs, failed = [], []
+        return fail("--save keeps the seed written in each notebook: leave out --seed, or see study", 2)
+    if message := too_few(options, "threads"):
+        return fail(message, 2)
+    paths, rows, failed = notebooks.find(options.notebooks), [], []
+    if problem := notebooks.other_package():
+        return fail(f"{problem}. `python -m mnist_helpers doctor` tells the remedy", 1)
     try:
-        for number, path in enumerate(paths, start=1):
-            print(f"\n[{number}/{len(paths)}] {path.name}", flush=True)
-            execution = in_own_process(path, options.seed, profile)
-            error = keep(execution, options.save)
-            runs += execution.runs
-            if error:
-                failed.append(path.name)
-                fail(f"{path.name} failed after {execution.seconds:.0f} s:\n{error}", 1)
+        for execution, place in executions(paths, options.seed, profile, options.threads):
+            rows += execution.records
+            if error := keep(execution, options.save):
+                failed.append(execution.path.name)
+                fail(f"{execution.path.name} failed after {execution.seconds:.0f} s:\n{error}", 1)
             else:
-                print(f"[{number}/{len(paths)}] {path.name}: done in {execution.seconds:.0f} s", flush=True)
+                print(f"{place} {execution.path.name}: done in {execution.seconds:.0f} s", flush=True)
     finally:  # also for whoever interrupts the last of seven
-        if runs:
-            print(f"\n{results.table(runs)}")
-        if options.save:
-            write_readme()
+        if rows:
+            print(f"\n{table_of(rows)}")
+        if options.save and rows:
+            from .course import pages
+
+            pages.write_pages()
     return fail(f"failed: {', '.join(failed)}", 1) if failed else 0
 
 
-def keep(execution, save):
-    """Record the runs of an execution, and with ``save`` its outputs; return what went wrong in it or here, or None."""
-    error = execution.error
+def executions(paths, seed=None, profile="full", threads=None):
+    """Yield ``(execution, "[1/7]")`` of each notebook in turn, its output shown as it comes."""
+    from .course import notebooks, processes
+
+    def jobs():
+        for number, path in enumerate(paths, start=1):
+            print(f"\n[{number}/{len(paths)}] {path.name}", flush=True)
+            yield path, seed, profile, True, None, threads
+
+    results = processes.each_in_a_process(notebooks.execute, jobs())
+    for number, (job, execution) in enumerate(results, start=1):
+        yield execution or notebooks.Execution(job[0], error=processes.KILLED), f"[{number}/{len(paths)}]"
+
+
+def keep(execution, save) -> str | None:
+    """With ``save`` keep an execution as the course's own, else note its full runs on MNIST among the reader's; return
+    what went wrong in it or here, or None."""
+    from .course import notebooks
+
     try:
-        if save and not error:
+        if save and not execution.error:
             notebooks.save(execution)
+        elif not save:
+            notebooks.note(execution)
     except (ValueError, OSError) as refusal:
-        error = str(refusal)
-    try:
-        for record in execution.runs:
-            if save and not error:
-                record["reference"] = True
-            if record["profile"] == "full":
-                results.append(record)
-    except OSError as failure:
-        error = error or str(failure)
-    return error
+        return execution.error or str(refusal)
+    return execution.error
 
 
-def seed_study(options):
-    if options.seeds < 1 or (options.workers is not None and options.workers < 1):
-        return fail("--seeds and --workers must be at least 1", 2)
+def table_of(rows):
+    """The records of these runs, a row each."""
+    from .course import tables
+
+    return tables.Table(["network", "seed", "parameters", "epochs", "validation", "test [95 % interval]", "seconds"], [
+        [record["model"] + "".join(f", {note}" for note in (record["profile"], record["dataset"])
+                                   if note not in ("full", "mnist")),
+         str(record["seed"]), f"{record['parameters']:,}", str(record["epochs"]),
+         tables.percent(record["val_accuracy"]), tables.with_interval(record), f"{record['seconds']:.0f}"]
+        for record in rows])
+
+
+# ---------------------------------------------------------------- study, verify, refresh
+
+
+def study_seeds(options) -> int:
+    from . import data
+    from .course import notebooks
+    from .course.study import WorkersLost, missing, study
+
+    if message := too_few(options, "seeds", "workers", "threads"):
+        return fail(message, 2)
     paths, seeds, failures = notebooks.find(options.notebooks), range(options.seeds), 0
     if not options.scheduler:
+        if problem := notebooks.other_package():
+            return fail(f"{problem}. `python -m mnist_helpers doctor` tells the remedy", 1)
         data.fetch()  # once, and not by every run
     try:
-        for execution in study(paths, seeds, options.workers, options.scheduler):
+        for execution in study(paths, seeds, options.workers, options.scheduler, options.threads):
             if execution.error:
                 failures += 1
                 fail(f"{execution.path.name} failed after {execution.seconds:.0f} s:\n{execution.error}", 1)
     except (WorkersLost, OSError) as error:
         fail(error, 1)
-    recorded = results.read()
-    print(f"\n{results.table(results.latest(recorded, reference=True, seed=0).values(), recorded)}")
-    left = missing(paths, seeds, recorded)
+    left = missing(paths, seeds)
     for path in dict.fromkeys(path for path, _ in left):
         fail(f"missing: {path.name}, seeds {', '.join(str(seed) for other, seed in left if other == path)}", 1)
+    if not left:
+        print("every seed is recorded; `python -m mnist_helpers table --write` shows them and writes the pages")
     return 1 if failures or left else 0
 
 
-def in_own_process(path, seed, profile):
-    """`notebooks.execute` in a fresh process, spawned so that it is the same on every system."""
-    with ProcessPoolExecutor(1, mp_context=multiprocessing.get_context("spawn")) as pool:
+def verify_records(options) -> int:
+    from . import data
+    from .course import catalogue, notebooks
+    from .course.verify import verify
+
+    names = options.notebooks or dict.fromkeys(network.notebook for network in catalogue.networks())
+    paths = notebooks.find(names)
+    data.fetch()
+    verdicts = []
+    for verdict in verify(paths, options.seeds):
+        print(verdict, flush=True)
+        verdicts.append(verdict)
+    stale = [verdict.id for verdict in verdicts if not verdict.same]
+    if stale:
+        return fail(f"out of date: {', '.join(stale)}. `run --save` or `study` records them anew", 1)
+    print(f"{len(verdicts)} recorded runs belong to the code as it stands")
+    return 0
+
+
+def refresh_outputs(options) -> int:
+    from . import data
+    from .course import notebooks, verify
+
+    paths = notebooks.find(options.notebooks) if options.notebooks else notebooks.every()
+    data.fetch()
+    failed = []
+    if not options.train:
+        for path, reason in ((path, verify.not_replayable(path)) for path in paths):
+            if reason:
+                failed.append(path.name)
+                fail(f"{path.name}: {reason}. --train trains it all the same", 1)
+    for execution, place in executions([path for path in paths if path.name not in failed], profile="recorded"):
         try:
-            return pool.submit(notebooks.execute, path, seed, profile).result()
-        except BrokenProcessPool:
-            return notebooks.Execution(path, error="its process was killed (out of memory?)")
+            if execution.error:
+                raise ValueError(execution.error)
+            trained = [] if options.train else verify.trained_anew(execution)
+            if trained:
+                raise ValueError(f"it trained {', '.join(trained)} instead of replaying a record; --train allows it")
+            notebooks.store(execution)
+            print(f"{place} {execution.path.name}: stored after {execution.seconds:.0f} s", flush=True)
+        except (ValueError, OSError) as error:
+            failed.append(execution.path.name)
+            fail(f"{execution.path.name} failed after {execution.seconds:.0f} s:\n{error}", 1)
+    return fail(f"failed: {', '.join(failed)}", 1) if failed else 0
 
 
-def table(options):
-    runs = results.read()
-    if not runs:
-        return fail(f"no runs are recorded in {results.runs_file()}: python -m mnist_helpers run", 1)
-    print(results.table(results.latest(runs).values(), runs))
+# ---------------------------------------------------------------- the rest
+
+
+def show_tables(options) -> int:
+    from .course import pages, records, tables
+
+    if not records.course_records():
+        return fail("no runs of the course are recorded: python -m mnist_helpers run --save", 1)
+    print(f"{tables.lessons_table()}\n\n{tables.scoreboard()}")
     if options.write:
-        write_readme()
+        pages.write_pages()
     return 0
 
 
-def write_readme():
-    """The README's table and the figure below it, from the course's own runs."""
-    runs = results.read()
-    readme = data.project_root() / "README.md"
-    text = results.readme_table(readme.read_text(encoding="utf-8"), runs)
-    data.replace_file(readme, scoreboard.readme_section(text))
-    if means := results.means(runs):
-        tests, measured = zip(*means.values(), strict=True)
-        figure = plots.accuracies(
-            [name.removesuffix(".ipynb") for name in means], [mean.mean for mean in tests],
-            [(mean.low, mean.high) for mean in tests], [mean.mean for mean in measured],
-            [results.PUBLISHED[name][0] for name in means], "MNIST", "Seven networks, three measures: means over seeds")
-        picture = io.BytesIO()
-        figure.savefig(picture, format="png", dpi=120, metadata={"Description": results.digest(means)})
-        data.replace_file(results.figure_file(), picture.getvalue())
+def fetch_data(options) -> int:
+    from . import data
 
-
-def publish(options):
-    for path in notebooks.publish(options.repository, options.branch):
-        print(path.relative_to(data.project_root()))
-    return 0
-
-
-def fetch(options):
     print(f"four verified files in {data.fetch()}")
     return 0
 
 
-def check(options):
+def check_machine(options) -> int:
+    from .course import doctor
+
     return 0 if doctor.report() else 1
+
+
+def stamp_address(options) -> int:
+    from . import data
+    from .course.publish import publish
+
+    for path in publish(options.repository, options.branch):
+        print(path.relative_to(data.project_root()))
+    return 0
 
 
 if __name__ == "__main__":

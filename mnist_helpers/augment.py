@@ -173,21 +173,25 @@ class Augment:
         for transform in transforms:
             if not hasattr(transform, "draw"):
                 raise TypeError(f"{transform!r} is no transform of this module: it has no `draw`")
+            if not any(hasattr(transform, name) for name in ("matrix", "displacement", "apply")):
+                raise TypeError(f"{transform!r} does nothing: it needs a method `matrix`, `displacement` or `apply`")
         self.geometric = [t for t in transforms if hasattr(t, "matrix")]
         self.elastic = [t for t in transforms if hasattr(t, "displacement")]
         self.photometric = [t for t in transforms if hasattr(t, "apply")]
         self.transforms = self.geometric + self.elastic + self.photometric
 
     def __call__(self, images, generator=None, batch_size=None):
-        """uint8 0..255 or float 0..1 ``(n, channels, side, side)`` images, as augmented float32 ones in 0..1.
+        """uint8 0..255 or float 0..1 ``(n, channels, side, side)`` images, or one without the ``n``, as augmented
+        float32 ones in 0..1.
 
         ``generator`` is a `torch.Generator` on the images' device; without one the global random state is used. With
         a ``batch_size`` the random numbers are drawn as for one batch of that size after another.
         """
+        if images.ndim == 3:
+            return self(images[None], generator)[0]
         if images.ndim != 4 or images.shape[2] != images.shape[3]:
             raise ValueError(f"augmentation takes square images (n, channels, side, side), not {tuple(images.shape)}")
-        if images.dtype == torch.uint8:
-            images = images.float().div_(255)
+        images = images.float().div_(255) if images.dtype == torch.uint8 else images.float()
         n, side, device = len(images), images.shape[-1], images.device
         draws = [[transform.draw(len(batch), generator, device) for transform in self.transforms]
                  for batch in images.split(batch_size or max(1, n))]

@@ -10,7 +10,7 @@ import os
 import tempfile
 import urllib.request
 import zlib
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import filelock
@@ -18,6 +18,8 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 from tqdm import tqdm
+
+from .files import replace_file
 
 # MD5 of the *extracted* files. torchvision's own sums cover only the archives, so that it believes a truncated
 # extracted file.
@@ -41,16 +43,25 @@ class DownloadError(DataError):
     """No mirror delivered a good copy of a file."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Split:
-    """Images with their labels; unpacks as the pair of them."""
+    """Images with their labels: a map-style dataset, for a `torch.utils.data.DataLoader` as for our `Loader`.
+
+    ``split[i]`` is the pair of an image, uint8 ``(1, 28, 28)``, and its label, an int; ``split[:100]`` is the `Split`
+    of the first hundred.
+    """
 
     images: torch.Tensor  #: uint8 ``(n, 1, 28, 28)``, 0 is background
     labels: torch.Tensor  #: int64 ``(n,)``
     source: str = ""  #: what figures and tables call it
+    name: str = ""  #: ``"train"``, ``"val"``, ``"test"`` or ``"train and val"``
+    dataset: str = ""  #: ``"mnist"`` or ``"digits"``
+    profile: str = "full"
 
-    def __iter__(self):
-        return iter((self.images, self.labels))
+    def __getitem__(self, index):
+        if isinstance(index, slice):
+            return replace(self, images=self.images[index], labels=self.labels[index])
+        return self.images[index], int(self.labels[index])
 
     def __len__(self):
         return len(self.labels)
@@ -61,7 +72,7 @@ class Split:
 
 @dataclass(frozen=True)
 class Dataset:
-    """Three splits; ``name`` is ``"mnist"`` or ``"digits"``, ``profile`` is ``"full"`` or ``"quick"``."""
+    """Three splits; ``name`` is ``"mnist"`` or ``"digits"``, ``profile`` what `profile` says."""
 
     name: str
     profile: str
@@ -72,28 +83,38 @@ class Dataset:
     @property
     def train_and_val(self):
         """Both `Split`s in one, for the last run of a recipe that was chosen on ``val`` and is changed no more."""
-        parts = self.train, self.val
-        return Split(torch.cat([part.images for part in parts]), torch.cat([part.labels for part in parts]),
-                     self.train.source)
+        return replace(self.train, images=torch.cat([self.train.images, self.val.images]),
+                       labels=torch.cat([self.train.labels, self.val.labels]), name="train and val")
 
     def epochs(self, full):
         """How many epochs to train where the lesson says ``full``: all of them, except in the quick profile.
 
         Quick runs two on MNIST, and eight on the digits sample, whose epochs are seven times shorter.
         """
-        return full if self.profile == "full" else min(full, 2 if self.name == "mnist" else 8)
+        return min(full, 2 if self.name == "mnist" else 8) if self.profile == "quick" else full
 
     def __repr__(self):
         counts = f"{len(self.train):,} to train on, {len(self.val):,} to validate on, {len(self.test):,} to test on"
         return f"{self.train.source}: {counts}"
 
 
-def profile():
-    """``"full"`` (the default) or ``"quick"``, from the environment variable ``MNIST_PROFILE``."""
-    value = os.environ.get("MNIST_PROFILE") or "full"
-    if value not in ("full", "quick"):
-        raise DataError(f"MNIST_PROFILE is {value!r}: set it to 'full' or 'quick', or unset it")
-    return value
+PROFILES = {
+    "full": "trains as written",
+    "quick": "takes the same cells through a small part of the data, an epoch or two",
+    "recorded": "replays recorded trainings from their kept weights and computes all the rest",
+    "trace": "takes a hundred steps of each training, to compare them with those recorded; not for lessons",
+}
+
+
+def profile() -> str:
+    """One of `PROFILES`, from the environment variable ``MNIST_PROFILE``; by default ``"full"``."""
+    return _known_profile(os.environ.get("MNIST_PROFILE") or "full")
+
+
+def _known_profile(name):
+    if name not in PROFILES:
+        raise DataError(f"the profile is {name!r}: set MNIST_PROFILE to 'full', 'quick' or 'recorded', or unset it")
+    return name
 
 
 def project_root():
@@ -108,15 +129,17 @@ def default_root():
     return project_root() / Path(os.environ.get("MNIST_ROOT") or "data").expanduser()
 
 
-def load_mnist(root=None, verbose=True):
+def load_mnist(root=None, profile=None, verbose=True):
     """MNIST, split once and for all into 55,000 / 5,000 / 10,000 images; the digits sample if there is no MNIST.
 
     ``root`` is a folder in torchvision's layout (``root/MNIST/raw``), by default ``MNIST_ROOT`` or ``data/``; files
     that are missing or damaged are downloaded. Where that fails the lessons still run, on `digits_sample`, and say so.
-    ``MNIST_PROFILE=quick`` keeps a small part of each split.
+    ``profile`` is one of `PROFILES`, by default what ``MNIST_PROFILE`` says; ``"quick"`` keeps a small part of each
+    split.
 
-    Raises `DataError` if a download cannot be stored.
+    Raises `DataError` if a download cannot be stored, or for an unknown profile.
     """
+    profile = _known_profile(profile or os.environ.get("MNIST_PROFILE") or "full")
     name, source, failure = "mnist", "MNIST", None
     try:
         train, test = _read_mnist(fetch(root))
@@ -127,11 +150,12 @@ def load_mnist(root=None, verbose=True):
         held_out = 200
     is_val = stratified_mask(train[1], held_out)
     splits = {"train": _subset(train, ~is_val), "val": _subset(train, is_val), "test": test}
-    if profile() == "quick":
+    if profile == "quick":
         source += ", quick profile"
         splits = {key: (images[: QUICK_IMAGES[key]], labels[: QUICK_IMAGES[key]])
                   for key, (images, labels) in splits.items()}
-    dataset = Dataset(name, profile(), **{key: Split(*split, source) for key, split in splits.items()})
+    dataset = Dataset(name, profile, **{
+        key: Split(*split, source, key, name, profile) for key, split in splits.items()})
     if verbose:
         if failure:
             print(f"MNIST is not here and could not be fetched.\n{failure}\n"
@@ -180,9 +204,13 @@ def damaged(root=None):
         path = folder / name
         if not path.is_file():
             problems[name] = "missing"
-        elif hashlib.md5(path.read_bytes()).hexdigest() != md5:
+        elif _md5(path.read_bytes()) != md5:
             problems[name] = f"damaged ({path.stat().st_size:,} bytes, wrong checksum)"
     return problems
+
+
+def _md5(content):
+    return hashlib.md5(content, usedforsecurity=False).hexdigest()  # a checksum; machines in FIPS mode refuse it else
 
 
 def fetch(root=None, mirrors=None, timeout=10):
@@ -198,7 +226,7 @@ def fetch(root=None, mirrors=None, timeout=10):
     if damaged(root):
         # In the temporary folder, since the data folder may be read-only or not exist yet. The name has the home
         # folder in it, since the lock of another user could not be opened.
-        key = hashlib.md5(f"{os.path.expanduser('~')} {root.resolve()}".encode()).hexdigest()[:12]
+        key = _md5(f"{os.path.expanduser('~')} {root.resolve()}".encode())[:12]
         with filelock.FileLock(Path(tempfile.gettempdir()) / f"mnist-{key}.lock"):
             for name, problem in damaged(root).items():
                 _store(root / "MNIST" / "raw" / name, _download(name, problem, mirrors, timeout))
@@ -225,7 +253,7 @@ def _download(name, problem, mirrors, timeout):
                         chunks.append(chunk)
                         bar.update(len(chunk))
             content = gzip.decompress(b"".join(chunks))
-            if hashlib.md5(content).hexdigest() == FILES[name]:
+            if _md5(content) == FILES[name]:
                 return content
             failures.append(f"{url}: not the file MNIST was published with (wrong checksum)")
         # No connection or no answer in time; a connection that broke off; half an archive, or none at all.
@@ -234,16 +262,6 @@ def _download(name, problem, mirrors, timeout):
     raise DownloadError(f"{name} is {problem} and no mirror delivered it:\n  " + "\n  ".join(failures) +
                         "\nConnect to the network, or set MNIST_ROOT to a folder that has the four files, unzipped, in "
                         "MNIST/raw.")
-
-
-def replace_file(path, content):
-    """Write ``content``, bytes or text, in one step: a reader sees the old file or the new one, never a part."""
-    temporary = path.with_name(path.name + ".part")
-    try:
-        temporary.write_bytes(content.encode() if isinstance(content, str) else content)
-        os.replace(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)
 
 
 def _store(path, content):

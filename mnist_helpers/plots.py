@@ -62,14 +62,15 @@ def augmentation(split, augment, count=10, draws=3, seed=0):
                   row_labels=["original"] + [f"draw {draw}" for draw in range(1, draws + 1)], vmin=0, vmax=1)
 
 
-def curves(history, title="Training and validation"):
-    """Loss and accuracy of training and validation after each epoch of a history of `fit`."""
-    figure, (axes,) = _figure(title, history["source"], 1, 2, size=(8, 3))
+def curves(run, title="Training and validation"):
+    """Loss and accuracy of training and validation after each epoch of a `Run`."""
+    history = run.history
+    figure, (axes,) = _figure(title, run.card["source"], 1, 2, size=(8, 3))
     epochs = range(1, len(history["train_loss"]) + 1)
     for axis, measure in zip(axes, ("loss", "accuracy"), strict=True):
         for part, name, color, marker in (("train", "training (while learning)", BLUE, "o"),
                                           ("val", "validation", ORANGE, "s")):
-            if not history[f"{part}_{measure}"]:  # trained without validation
+            if not history.get(f"{part}_{measure}"):  # trained without validation
                 continue
             scale = 100 if measure == "accuracy" else 1
             axis.plot(epochs, [scale * value for value in history[f"{part}_{measure}"]], label=name, color=color,
@@ -82,11 +83,12 @@ def curves(history, title="Training and validation"):
     return figure
 
 
-def losses_by_step(histories, title="Loss by training step"):
-    """The loss of each batch against the number of steps, for ``{name: history}``; a step is one update."""
-    figure, ((axis,),) = _figure(title, next(iter(histories.values()))["source"], size=(7, 3))
-    for (name, history), color in zip(histories.items(), (ORANGE, BLUE, GREEN), strict=False):
-        losses = history["batch_loss"]
+def losses_by_step(runs, title="Loss by training step", steps=None):
+    """The loss of each batch against the number of steps, for ``{name: run}``; a step is one update. With ``steps``
+    only the first ones are drawn."""
+    figure, ((axis,),) = _figure(title, next(iter(runs.values())).card["source"], size=(7, 3))
+    for (name, run), color in zip(runs.items(), (ORANGE, BLUE, GREEN), strict=False):
+        losses = run.batch_loss[:steps]
         axis.plot(range(1, len(losses) + 1), losses, label=f"{name}: {len(losses):,} steps", color=color, linewidth=1)
     axis.set(xlabel="step (one update of the weights)", ylabel="cross-entropy of the batch")
     axis.grid(alpha=0.25)
@@ -94,12 +96,15 @@ def losses_by_step(histories, title="Loss by training step"):
     return figure
 
 
-def confusion(split, logits):
-    """How often each digit (row) was taken for each other (column); right answers are left uncoloured."""
+def confusion(evaluation):
+    """How often each digit (row) was taken for each other (column) in an `Evaluation`; right answers are left
+    uncoloured."""
+    logits, labels = evaluation.logits, evaluation.labels
     classes = logits.shape[1]
-    counts = torch.bincount(split.labels * classes + logits.argmax(1), minlength=classes**2).view(classes, classes)
+    counts = torch.bincount(labels * classes + logits.argmax(1), minlength=classes**2).view(classes, classes)
     wrong = counts - counts.diagonal().diag()
-    figure, ((axis,),) = _figure(f"Confusions: {wrong.sum():,} of {len(split):,} images", split.source, size=(5, 4.6))
+    source = evaluation.split.source if evaluation.split else ""
+    figure, ((axis,),) = _figure(f"Confusions: {wrong.sum():,} of {len(labels):,} images", source, size=(5, 4.6))
     axis.imshow(wrong.numpy(), cmap="Oranges", vmin=0, vmax=max(1, wrong.max().item() * 1.5))
     for row in range(classes):
         for column in range(classes):
@@ -110,9 +115,13 @@ def confusion(split, logits):
     return figure
 
 
-def mistakes(split, logits, count=20, columns=10):
-    """The wrong answers the model was surest of: the true digit, the predicted one and its probability."""
-    probabilities = logits.softmax(1)
+def mistakes(evaluation, count=20, columns=10):
+    """The wrong answers of an `Evaluation` that the model was surest of: the true digit, the predicted one and its
+    probability. Raises `ValueError` if it was of batches, whose images are gone."""
+    split = evaluation.split
+    if split is None:
+        raise ValueError("there are no images to show: evaluate on a split, such as mnist.val, and not on batches")
+    probabilities = evaluation.logits.softmax(1)
     confidence, predicted = probabilities.max(1)
     wrong = (predicted != split.labels).nonzero().flatten()
     worst = wrong[confidence[wrong].argsort(descending=True)][:count]

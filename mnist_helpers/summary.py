@@ -8,7 +8,9 @@ import re
 import torch
 import torchsummary
 
-from .training import random_state, set_random_state
+from .check import forward, graph_leaves
+from .device import random_state, set_random_state
+from .measure import evaluation_mode
 
 
 def count_parameters(model):
@@ -16,7 +18,20 @@ def count_parameters(model):
     return sum(parameter.numel() for parameter in model.parameters())
 
 
-def summary(model, input_size=(1, 28, 28), budget=None):
+def hidden_parameters(model: torch.nn.Module, input_size=(1, 28, 28)) -> int:
+    """The number of weights that the model computes with and does not register: layers in a plain list or dict.
+
+    An optimiser never sees them and no budget counts them. They are the leaves of the graph of a forward pass, made on
+    a copy, that are not among the model's parameters.
+    """
+    replica = copy.deepcopy(model).cpu()
+    with evaluation_mode(replica), torch.enable_grad():
+        output = forward(replica, torch.zeros(2, *input_size))
+    registered = {id(parameter) for parameter in replica.parameters()}
+    return sum(leaf.numel() for leaf in graph_leaves(output) if id(leaf) not in registered)
+
+
+def summary(model: torch.nn.Module, input_size=(1, 28, 28), budget: int | None = None) -> None:
     """Print torchsummary's table for one input of ``input_size`` (without the batch), and the use of ``budget``.
 
     The table is made on a copy on the CPU: the model's device, modes and BatchNorm statistics stay as they are, and
@@ -48,9 +63,14 @@ def summary(model, input_size=(1, 28, 28), budget=None):
     finally:
         set_random_state(state, torch.device("cpu"))
     print(table.getvalue().rstrip())
+    hidden = hidden_parameters(model, input_size)
+    if hidden:
+        print(f"{hidden:,} more weights are computed with, but not registered, and will not be trained: put the layers "
+              "into nn.ModuleList or nn.ModuleDict instead of a list or dict")
     if budget is not None:
-        verdict = "within the budget" if parameters <= budget else f"{parameters - budget:,} over the budget"
-        print(f"{parameters:,} of {budget:,} parameters: {verdict}")
+        used = parameters + hidden
+        verdict = "within the budget" if used <= budget else f"{used - budget:,} over the budget"
+        print(f"{used:,} of {budget:,} parameters: {verdict}")
     total = int(re.search(r"Total params: ([\d,]+)", table.getvalue())[1].replace(",", ""))
     if total != parameters:
         print(f"torchsummary counts {total:,} parameters, the model has {parameters:,} registered:")

@@ -1,5 +1,6 @@
 """The benchmarks' arithmetic on measurements made up by hand, and that both sides of a comparison do the same work."""
 
+import contextlib
 import json
 import os
 import subprocess
@@ -14,7 +15,9 @@ import torch
 import mnist_helpers as mh
 from benchmarks import __main__ as command
 from benchmarks import epoch, growth, limit, pipelines, startup, time_to_accuracy
-from mnist_helpers import data, results, scoreboard
+from mnist_helpers import data
+from mnist_helpers.course import records
+from mnist_helpers.course.tables import Table
 from mnist_helpers.summary import count_parameters
 
 
@@ -80,25 +83,32 @@ def test_both_sides_start_from_the_same_pixels(mnist_root):
     pipelines.published_dataset.cache_clear()
 
 
-def test_the_untuned_epoch_is_trained_as_pytorch_has_it_by_default(monkeypatch):
-    told = {}
+def test_the_untuned_epoch_is_trained_as_pytorch_has_it_by_default(mnist_root, monkeypatch):
+    told, given = {}, []
 
-    def look(model, split, *, optimizer, **options):
-        told[optimizer.defaults["fused"]] = model.conv2.weight.is_contiguous()
+    @contextlib.contextmanager
+    def contiguous_norms(model):
+        given.append(model)
+        yield
 
-    monkeypatch.setattr(mh.training, "train_epoch", look)
+    def look(model, batches, *, optimizer):
+        told[optimizer.defaults["fused"]] = model.conv2.weight.is_contiguous(), model in given
+
+    monkeypatch.setattr(mh.cpu, "contiguous_norms", contiguous_norms)
+    monkeypatch.setattr(mh.train, "train_epoch", look)
     monkeypatch.setattr(epoch, "timed", lambda run, *arguments: run(*arguments))
-    for side in epoch.sides("cpu").values():
-        epoch.ours("iteration 5", None, *side)
-    assert told == {None: True, True: False}, "Adam chooses by itself and channels are not last, or both are set"
+    for device, precision, tuned in epoch.sides("cpu").values():
+        epoch.our_epoch("iteration 5", 64, device, precision, tuned, seed=0)
+    assert told == {None: (True, False), True: (False, True)}
 
 
 def test_an_epoch_is_measured_on_both_sides(mnist_root):
     measured = epoch.measure("iteration 5", 192, repeats=2)
-    assert measured["workers"]["cpu"] in (0, 1, 2, min(16, os.cpu_count())) and len(measured["rounds"]) == 2
+    assert len(measured["rounds"]) == 2
     assert {"published, cpu", "ours, cpu, float32, as in the lessons", "ours, cpu, float32, tuned"} <= set(
         measured["rounds"][0])
     assert all(each["seconds"] > 0 for side in measured["rounds"] for each in side.values())
+    assert epoch.process(False).submit(os.getpid).result() != epoch.process(True).submit(os.getpid).result()
 
 
 def test_the_operations_of_a_step_are_those_counted_by_hand(mnist_root):
@@ -143,8 +153,7 @@ def test_limits_are_told_as_shares(monkeypatch):
          "operators": {"aten::mm": 0.02, "aten::convolution": 0.004, "aten::relu": 0.006}},
         {"case": "b", "precision": "bfloat16", "flops": 3e9, "seconds": [0.06], "profiled_seconds": 0.1,
          "operators": {"aten::mm": 0.01, "aten::bmm": 0.05}}]}
-    ((caption, steps), (second, operators)) = limit.tables(measured).items()
-    assert "10 [10, 10] GB" in caption and "arithmetic, take 10% and 0%;" in second
+    steps, operators = limit.tables(measured).values()
     assert steps.rows == [["a", "float32", "3.00", "30.0 [20.0, 50.0]", "100", "200 [190, 300]", "50%"],
                           ["a", "bfloat16", "3.00", "30.0 [30.0, 30.0]", "100", "500 [500, 500]", "20%"],
                           ["b", "bfloat16", "3.00", "60.0 [60.0, 60.0]", "50", "500 [500, 500]", "10%"]]
@@ -163,8 +172,7 @@ def test_growth_is_measured_in_processes_of_their_own(mnist_root, monkeypatch):
     monkeypatch.setattr(growth, "lesson_peak", lambda: 900.0)
     grown = growth.run(repeats=2, growing={"images": [640, 1_280]})
     assert [(point["images"], point["steps"]) for point in grown["images"]] == [(640, 10), (1_280, 20)]
-    ((caption, table),) = growth.tables(grown).items()
-    assert "900 MB" in caption
+    (table,) = growth.tables(grown).values()
     assert table.rows[0][:2] == ["images", "640 to 1,280"]
     assert all(len(point["seconds"]) == len(point["peak_megabytes"]) == 2 for point in grown["images"])
 
@@ -173,9 +181,8 @@ def test_growth_is_told_without_memory_where_the_system_keeps_silent():
     def point(images, *seconds):
         return {"images": images, "seconds": list(seconds), "peak_megabytes": [None] * len(seconds)}
 
-    ((caption, table),) = growth.tables(
-        {"lesson_megabytes": None, "images": [point(10_000, 2, 1, 9), point(20_000, 3, 3, 3)]}).items()
-    assert "MB" not in caption
+    (table,) = growth.tables(
+        {"lesson_megabytes": None, "images": [point(10_000, 2, 1, 9), point(20_000, 3, 3, 3)]}).values()
     assert table.rows == [["images", "10,000 to 20,000", "2.0 [1.0, 9.0] to 3.0 [3.0, 3.0]", "1.00 per 10,000", "1.000",
                            ""]]
 
@@ -188,29 +195,29 @@ def test_time_to_accuracy_is_scaled_and_compared_within_a_round():
     assert table.rows[1][:4] == ["ours, cpu", "11.0 [10.0, 12.0]", "68x [60, 75]", "99.50"]
 
 
-def test_the_time_says_where_its_accuracy_was_recorded(monkeypatch):
-    runs = {seed: {"test_accuracy": 0.99 + seed / 1000, "device": f"cpu ({name})"}
+def test_a_time_stands_beside_the_accuracy_that_was_recorded(monkeypatch):
+    runs = {seed: {"test_accuracy": 0.99 + seed / 1000, "card": {"device": f"cpu ({name})"}}
             for seed, name in enumerate(["Old", "New", "Old"])}
-    monkeypatch.setattr(scoreboard, "entries", lambda: {"challenges/speed_run.ipynb: SpeedRun": runs})
+    monkeypatch.setattr(records, "by_seed", lambda: {"SpeedRun": runs})
     timed = {"cpu": {"workers": 1, "published": [40.0], "ours": [{"seconds": 10.0, "val_accuracy": 0.994}]}}
     ((caption, table),) = time_to_accuracy.tables(timed).items()
     assert "on cpu (Old) and cpu (New)" in caption and table.rows[1][4] == "99.10 ± 0.10 (n = 3)"
 
 
 def test_what_is_timed_is_the_recipe_of_the_notebook():
-    recipe = time_to_accuracy.recipe()
+    recipe = time_to_accuracy.recipe(seed=7)
     compile(recipe, "recipe", "exec")
-    assert "class SpeedRun(nn.Module)" in recipe and "history = train(model" in recipe
+    assert "SEED = 7" in recipe and "class SpeedRun(nn.Module)" in recipe and "mh.fit(" in recipe
     assert "mnist.test" not in recipe and "plots" not in recipe, "neither the test nor a figure is timed"
 
 
 def test_a_timing_begins_with_the_process_and_ends_with_the_training(monkeypatch):
     """On the device that was asked for, whatever the machine has."""
-    monkeypatch.setattr(time_to_accuracy, "recipe", lambda: """
+    monkeypatch.setattr(time_to_accuracy, "recipe", lambda seed: f"""
 import torch
 import mnist_helpers as mh
 from types import SimpleNamespace
-mnist = SimpleNamespace(val=SEED)
+mnist = SimpleNamespace(val={seed})
 assert mh.get_device() == torch.device("meta"), mh.get_device()
 model = torch.nn.Linear(1, 1)
 time.sleep(1)
@@ -222,68 +229,73 @@ mh.evaluate = lambda model, val: time.sleep(2) or SimpleNamespace(accuracy=val /
     assert 1 < measured["seconds"] < time.perf_counter() - started - 2
 
 
-def test_measurements_are_written_where_they_are_asked_for(monkeypatch, tmp_path, capsys):
-    table = results.Table(["what"], [["all well"]])
-    stub = SimpleNamespace(run=lambda repeats: [repeats], tables=lambda measured: {f"Repeats {measured}": table})
-    monkeypatch.setattr(command, "BENCHMARKS", {"stub": stub})
-    monkeypatch.setattr(pipelines, "mnist", lambda: SimpleNamespace(name="mnist"))
-    monkeypatch.setattr(data, "project_root", lambda: tmp_path)
-    monkeypatch.delenv("MNIST_PROFILE", raising=False)
-    (tmp_path / "results").mkdir()
-    (tmp_path / "README.md").write_text("\n".join(command.MARKERS))
-    monkeypatch.setattr(sys, "argv", ["benchmarks", "--repeats", "3", "--save", "--json", str(tmp_path / "own.json")])
-    command.main()
-    for path in (tmp_path / "own.json", tmp_path / "results" / "benchmarks.json"):
-        assert json.loads(path.read_text())["stub"]["measured"] == [3]
-    assert "Repeats [3]" in (tmp_path / "README.md").read_text() and "all well" in capsys.readouterr().out
-
-
-def test_kept_measurements_that_cannot_be_shown_are_found_before_measuring(monkeypatch, tmp_path, capsys):
+@pytest.fixture
+def bench(monkeypatch, tmp_path):
+    """A function that runs the command line on two benchmarks that measure nothing, in a project of their own."""
     def tables(measured):
-        return {"What was": results.Table(["what"], [[measured["what"]]])}
+        return {f"Repeats {measured['repeats']}": Table(["what"], [["all well"]])}
 
-    new, old = (SimpleNamespace(run=lambda repeats: pytest.fail("measured"), tables=tables) for _ in range(2))
-    monkeypatch.setattr(command, "BENCHMARKS", {"new": new, "old": old})
-    monkeypatch.setattr(data, "project_root", lambda: tmp_path)
+    stub = SimpleNamespace(run=lambda repeats: {"repeats": repeats}, tables=tables)
+    monkeypatch.setattr(command, "BENCHMARKS", {"new": stub, "old": stub})
     monkeypatch.setattr(pipelines, "mnist", lambda: SimpleNamespace(name="mnist"))
+    monkeypatch.setattr(data, "project_root", lambda: tmp_path)
     monkeypatch.delenv("MNIST_PROFILE", raising=False)
-    monkeypatch.setattr(sys, "argv", ["benchmarks", "new", "--save"])
-    (tmp_path / "results").mkdir()
-    for kept, readme in (({"another": "form"}, command.MARKERS), ({"what": "it was"}, "no markers")):
-        written = json.dumps({"old": {"machine": "cpu", "measured": kept}})
-        (tmp_path / "results" / "benchmarks.json").write_text(written)
-        (tmp_path / "README.md").write_text("\n".join(readme))
-        with pytest.raises(SystemExit):
-            command.main()
-        assert "cannot be shown in the README" in capsys.readouterr().err
-        assert (tmp_path / "results" / "benchmarks.json").read_text() == written
+    for path in (command.page(), command.results_file()):
+        path.parent.mkdir()
+    command.page().write_text("<!-- benchmarks:start -->\n\n<!-- benchmarks:end -->\n", encoding="utf-8")
+
+    def run(*arguments):
+        monkeypatch.setattr(sys, "argv", ["benchmarks", *arguments])
+        command.main()
+    return run
+
+
+def test_measurements_are_written_where_they_are_asked_for(bench, tmp_path, capsys):
+    bench("new", "--repeats", "3", "--save", "--json", str(tmp_path / "own.json"))
+    bench("old", "--repeats", "4", "--save")
+    own, kept = (json.loads(path.read_text(encoding="utf-8"))
+                 for path in (tmp_path / "own.json", command.results_file()))
+    assert {name: each["measured"]["repeats"] for name, each in kept.items()} == {"new": 3, "old": 4}
+    assert own == {"new": kept["new"]}
+    for said in (command.page().read_text(encoding="utf-8"), capsys.readouterr().out):
+        assert "Repeats 3" in said and "Repeats 4" in said and "all well" in said
+
+
+@pytest.mark.parametrize(("kept", "page"), [({"another": "form"}, None), ({"repeats": 1}, "no markers")])
+def test_kept_measurements_that_cannot_be_shown_are_found_before_measuring(kept, page, bench, monkeypatch):
+    monkeypatch.setattr(command.BENCHMARKS["new"], "run", lambda repeats: pytest.fail("measured"))
+    written = json.dumps({"old": {"machine": "cpu", "measured": kept}})
+    command.results_file().write_text(written, encoding="utf-8")
+    if page:
+        command.page().write_text(page, encoding="utf-8")
+    with pytest.raises(SystemExit):
+        bench("new", "--save")
+    assert command.results_file().read_text(encoding="utf-8") == written
 
 
 def test_each_machine_is_named_with_what_was_measured_on_it(monkeypatch):
     stub = SimpleNamespace(tables=lambda measured: {})
     monkeypatch.setattr(command, "BENCHMARKS", dict.fromkeys(["epoch", "time-to-accuracy", "limit"], stub))
     said = command.text({name: {"machine": machine, "measured": None} for name, machine in (
-        ("epoch", "cpu (A) and cuda (B)"), ("limit", "cpu (A)"), ("time-to-accuracy", "cpu (A)"))})
-    assert said.splitlines()[::2] == [
-        "Measured on cpu (A) and cuda (B): epoch.", "Measured on cpu (A): time-to-accuracy, limit.",
-        "There was no CUDA device, whose rows are missing: `time-to-accuracy`."]
+        ("epoch", "cpu (A) and cuda (B)"), ("limit", "cpu (A)"), ("time-to-accuracy", "cpu (A)"))}).splitlines()
+    assert said[:3:2] == ["Measured on cpu (A) and cuda (B): epoch.", "Measured on cpu (A): time-to-accuracy, limit."]
+    assert "CUDA" in said[4] and "`time-to-accuracy`" in said[4] and "`epoch`" not in said[4]
 
 
-def test_the_readme_shows_the_benchmarks_as_measured():
-    readme = (data.project_root() / "README.md").read_text(encoding="utf-8")
-    measured = json.loads(command.results_file().read_text())
+def test_the_page_shows_the_benchmarks_as_measured():
+    measured = json.loads(command.results_file().read_text(encoding="utf-8"))
     assert set(measured) == set(command.BENCHMARKS)
-    assert command.readme_section(readme, measured) == readme, "run: python -m benchmarks --save"
+    assert command.with_tables(measured) == command.page().read_text(encoding="utf-8"), "python -m benchmarks --save"
 
 
 @pytest.mark.parametrize(("arguments", "profile", "said"), [
     (["epochs"], "full", "there is no benchmark epochs"),
     (["--repeats", "0"], "full", "--repeats must be at least 1"),
-    (["--json", "nowhere/x.json"], "full", "x.json cannot be written: No such file"),
-    (["--json", "tests"], "full", "tests is a folder, not a file"),
-    (["startup"], "quick", "only the full profile is measured"),
-    (["startup"], "nonsense", "MNIST_PROFILE is 'nonsense': set it to"),
-    (["startup"], "full", "speed is measured on MNIST, and this is")])
+    (["--json", "nowhere/x.json"], "full", "nowhere/x.json"),
+    (["--json", "tests"], "full", "tests"),
+    (["startup"], "quick", "only the full profile"),
+    (["startup"], "nonsense", "'nonsense'"),
+    (["startup"], "full", "speed is measured on MNIST")])
 def test_the_command_line_refuses_what_it_cannot_measure(arguments, profile, said, tmp_path):
     without = {"MNIST_PROFILE": profile, "MNIST_ROOT": str(tmp_path), "no_proxy": "", "NO_PROXY": "",
                "https_proxy": "http://127.0.0.1:9", "http_proxy": "http://127.0.0.1:9"}

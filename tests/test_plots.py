@@ -7,6 +7,9 @@ import matplotlib.pyplot as plt
 import pytest
 import torch
 from matplotlib.colors import to_rgb
+from torch import nn
+from torch.nn.functional import one_hot
+from torch.utils.data import DataLoader, TensorDataset
 
 import mnist_helpers as mh
 from mnist_helpers import plots
@@ -20,21 +23,38 @@ def split(tiny):
     return Split(*tiny, "MNIST")
 
 
-def history(source="MNIST", epochs=3):
-    values = [0.9 - 0.1 * epoch for epoch in range(epochs)]
-    return {"train_loss": values, "val_loss": values, "train_accuracy": values, "val_accuracy": values,
-            "batch_loss": values * 4, "source": source}
+class Answers(nn.Module):
+    """A network that gives these logits whatever it is asked."""
+
+    def __init__(self, logits):
+        super().__init__()
+        self.logits = logits
+
+    def forward(self, images):
+        return self.logits.float()
+
+
+def evaluation(split, logits=None):
+    """By default every image is taken for the label before it."""
+    return mh.evaluate(Answers(one_hot(split.labels.roll(1), 10) * 5 if logits is None else logits), split)
+
+
+def trained(split, val=True):
+    model = nn.Sequential(nn.Flatten(), nn.Linear(784, 10))
+    return mh.fit(model, mh.Loader(split, 32), split if val else None, epochs=3,
+                  optimizer=torch.optim.SGD(model.parameters(), lr=0.01))
 
 
 def all_figures(split):
-    logits = torch.nn.functional.one_hot(split.labels.roll(1), 10) * 5.0
+    run = trained(split)
     return {
         "samples": plots.samples(split),
         "augmentation": plots.augmentation(split, mh.Augment(mh.Rotation(15))),
-        "curves": plots.curves(history(split.source)),
-        "losses_by_step": plots.losses_by_step({"a": history(split.source), "b": history(split.source)}),
-        "confusion": plots.confusion(split, logits),
-        "mistakes": plots.mistakes(split, logits),
+        "curves": plots.curves(run),
+        "curves without validation": plots.curves(trained(split, val=False)),
+        "losses_by_step": plots.losses_by_step({"a": run, "b": run}),
+        "confusion": plots.confusion(evaluation(split)),
+        "mistakes": plots.mistakes(evaluation(split)),
         "kernels": plots.kernels(torch.randn(4, 1, 3, 3), split.source),
         "feature_maps": plots.feature_maps(torch.randn(12, 14, 14), split.source),
         "accuracies": plots.accuracies(["a", "b"], [0.99, 0.98], [(0.985, 0.995), (0.97, 0.99)], [0.98, None],
@@ -79,9 +99,9 @@ def test_shared_axes_are_labelled_on_the_outside(split, name):
 
 
 def test_confusion_counts(split):
-    logits = torch.nn.functional.one_hot(split.labels, 10) * 5.0
-    logits[0] = torch.nn.functional.one_hot((split.labels[0] + 1) % 10, 10) * 5.0
-    figure = plots.confusion(split, logits)
+    logits = one_hot(split.labels, 10) * 5
+    logits[0] = one_hot((split.labels[0] + 1) % 10, 10) * 5
+    figure = plots.confusion(evaluation(split, logits))
     assert figure.get_suptitle() == "Confusions: 1 of 100 images"
     texts = {(round(text.get_position()[1]), round(text.get_position()[0])): text.get_text()
              for text in figure.axes[0].texts}
@@ -91,21 +111,29 @@ def test_confusion_counts(split):
 
 
 def test_mistakes_are_the_surest_wrong_answers_first(split):
-    logits = torch.nn.functional.one_hot(split.labels, 10).float() * 9
-    for index, sure in ((3, 2.0), (8, 6.0)):
-        logits[index] = torch.nn.functional.one_hot((split.labels[index] + 1) % 10, 10) * sure
-    titles = [axis.get_title() for axis in plots.mistakes(split, logits).axes]
+    logits = one_hot(split.labels, 10) * 9
+    for index, sure in ((3, 2), (8, 6)):
+        logits[index] = one_hot((split.labels[index] + 1) % 10, 10) * sure
+    titles = [axis.get_title() for axis in plots.mistakes(evaluation(split, logits)).axes]
     labels = split.labels.tolist()
     assert len(titles) == 2
     assert titles[0].startswith(f"{labels[8]} taken for {(labels[8] + 1) % 10}")
     assert titles[0].endswith("98% sure")  # e^6 / (e^6 + 9)
     assert titles[1].startswith(f"{labels[3]} taken for")
-    assert plots.mistakes(split, torch.nn.functional.one_hot(split.labels, 10) * 9.0).get_suptitle() == "No mistakes"
+    assert len(plots.mistakes(evaluation(split, logits), count=1).axes) == 1
+    assert plots.mistakes(evaluation(split, one_hot(split.labels, 10) * 9)).get_suptitle() == "No mistakes"
+    with pytest.raises(ValueError, match="images"):  # of batches, which are gone
+        plots.mistakes(mh.evaluate(Answers(logits), DataLoader(TensorDataset(split.images, split.labels), 100)))
 
 
-def test_curves_show_percent(split):
-    accuracy = plots.curves(history()).axes[1]
+def test_curves_show_percent_and_steps_are_all_there(split):
+    run = trained(split)
+    run.history["train_accuracy"] = [0.9, 0.8, 0.7]
+    accuracy = plots.curves(run).axes[1]
     assert accuracy.get_lines()[0].get_ydata() == pytest.approx([90, 80, 70])
+    for steps, drawn in ((None, run.batch_loss), (5, run.batch_loss[:5])):
+        (line,) = plots.losses_by_step({"a": run}, steps=steps).axes[0].get_lines()
+        assert list(line.get_ydata()) == drawn and line.get_xdata()[0] == 1
     assert [text.get_text() for text in accuracy.figure.axes[0].get_legend().get_texts()] == [
         "training (while learning)", "validation"]
 

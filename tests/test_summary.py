@@ -49,6 +49,23 @@ def test_a_difference_is_explained_by_name(capsys):
     assert "first" not in said
 
 
+def test_layers_in_a_plain_list_count_against_the_budget(capsys):
+    class Hidden(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.last = nn.Linear(784, 10)
+            self.layers = [nn.Linear(784, 784, bias=False)]
+
+        def forward(self, x):
+            return self.last(self.layers[0](x.flatten(1)))
+
+    mh.summary(Hidden(), (1, 28, 28), budget=10_000)
+    said = capsys.readouterr().out
+    assert f"{784 * 784:,}" in said and f"{784 * 784 + 7_850 - 10_000:,} over the budget" in said
+    mh.summary(Odd(), budget=10_000)
+    assert "7,977 of 10,000" in capsys.readouterr().out
+
+
 def test_shared_weights_are_named(capsys):
     model = nn.Sequential(nn.Flatten(), nn.Linear(784, 784), nn.Linear(784, 784))
     model[2].weight = model[1].weight

@@ -5,6 +5,7 @@ A drawing is a list of strokes, a stroke a list of points ``[x, y]`` from 0 to `
 
 import base64
 import collections
+import contextlib
 import io
 import math
 from pathlib import Path
@@ -16,20 +17,28 @@ import torch
 import traitlets
 from PIL import Image, ImageDraw
 
-from . import plots
-from .data import normalize, prepare_digit
+from .. import plots
+from ..data import normalize, prepare_digit
+from ..device import device_of
 
 SIZE = 280  # of the canvas; draw.js has it too
 PEN = 20  # width of a line on the screen, in units of the canvas; draw.js has it too
 MNIST_PEN = 30  # of the line in a prepared image: notebooks/drawings.json then has about as much ink as MNIST
+MOST_POINTS = 2_000  # of a drawing, and of its strokes; a page may send any number
 SHARPER = 4  # drawn so many times larger, then reduced: PIL's lines have no grey edges
 LONGER_SIDE = 200  # to which every drawing is brought before it is inked
 MOST_ENLARGED = 4  # so that a dot stays one, however the hand shook
 
 
 def cleaned(strokes):
-    """The strokes as lists of pairs of floats: without what is no point, and what is outside moved to the edge."""
-    kept = [list(_points(stroke)) for stroke in strokes if isinstance(stroke, (list, tuple))]
+    """The strokes as lists of pairs of floats: without what is no point, and what is outside moved to the edge.
+
+    Of more than `MOST_POINTS` points about so many stay, spread over the drawing.
+    """
+    strokes = [stroke for stroke in strokes if isinstance(stroke, list | tuple) and stroke]
+    strokes = strokes[:: math.ceil(len(strokes) / MOST_POINTS) or 1]
+    each = math.ceil(sum(map(len, strokes)) / MOST_POINTS) or 1
+    kept = [list(_points(stroke[::each] + stroke[-1:] if each > 1 else stroke)) for stroke in strokes]
     return [stroke for stroke in kept if stroke]
 
 
@@ -81,10 +90,27 @@ def prepare(strokes, pen=MNIST_PEN):
 
 
 def answers(image, models):
-    """``{name: probabilities}``, each float32 ``(10,)``, of ``{name: model}`` in eval mode for a uint8 image
-    ``(1, 1, 28, 28)``."""
-    with torch.no_grad():
-        return {name: model(normalize(image))[0].softmax(0) for name, model in models.items()}
+    """``{name: probabilities}``, each float32 ``(10,)`` on the CPU, of ``{name: model}`` for a uint8 image
+    ``(1, 1, 28, 28)``. The networks answer in eval mode, and stay as they were."""
+    return {name: _answer(model, normalize(image)) for name, model in models.items()}
+
+
+@torch.no_grad()
+def _answer(model, inputs):
+    with at_rest(model):
+        return model(inputs.to(device_of(model)))[0].float().softmax(0).cpu()
+
+
+@contextlib.contextmanager
+def at_rest(model):
+    """Within it ``model`` is in eval mode, so that a look changes no batch norm; each module gets its mode back."""
+    modes = [(module, module.training) for module in model.modules()]
+    model.eval()
+    try:
+        yield
+    finally:
+        for module, mode in modes:
+            module.training = mode
 
 
 def remark(strokes, found):

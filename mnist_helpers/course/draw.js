@@ -2,6 +2,7 @@
 
 const SIZE = 280; // units of the strokes, as in draw.py
 const PEN = 20;
+const MOST_POINTS = 2000; // of a stroke: an idle hand may lie on the pen for long
 
 function element(tag, className, text = "") {
   const made = document.createElement(tag);
@@ -22,6 +23,7 @@ function ink(context, strokes) {
   context.clearRect(0, 0, SIZE, SIZE);
   Object.assign(context, { lineWidth: PEN, lineCap: "round", lineJoin: "round", strokeStyle: "white" });
   for (const stroke of strokes) {
+    if (!stroke?.length) continue;
     context.beginPath();
     context.moveTo(...stroke[0]);
     for (const point of stroke) context.lineTo(...point); // to its own first point: a dot, if it is the only one
@@ -105,7 +107,9 @@ function render({ model, el }) {
   });
   paper.addEventListener("pointermove", (event) => {
     if (!current || !paper.hasPointerCapture(event.pointerId)) return;
-    for (const each of event.getCoalescedEvents?.() ?? [event]) current.push(point(each));
+    for (const each of event.getCoalescedEvents?.() ?? [event]) {
+      if (current.length < MOST_POINTS) current.push(point(each));
+    }
     redraw();
   });
   paper.addEventListener("lostpointercapture", lifted); // after pointerup and pointercancel alike

@@ -1,0 +1,181 @@
+"""Keeping a run: going on where it stopped, and replaying one that was recorded."""
+
+import hashlib
+import io
+import json
+import zipfile
+from pathlib import Path
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save
+
+from .data import project_root
+from .device import device_of, random_state, set_random_state
+from .files import replace_file
+from .recipe import differences, package_digest, syntax, weights_digest  # noqa: F401
+
+TRACE_STEPS = 100  # that a recorded training is compared over
+
+
+class CheckpointError(RuntimeError):
+    """A checkpoint cannot be used here: damaged, or made by another model or recipe."""
+
+
+# ---------------------------------------------------------------- going on where a run stopped
+
+
+class Checkpoint:
+    """The file at ``path`` from which `run` can go on: everything that its training changes."""
+
+    def __init__(self, path: str | Path, run, optimizer, scheduler, loader):
+        self.path, self.run, self.loader = Path(path).expanduser(), run, loader
+        self.parts = {"model": run.model, "optimizer": optimizer}
+        if scheduler is not None:
+            self.parts["scheduler"] = scheduler
+
+    def save(self) -> None:
+        """Write it in one step, so that being killed here leaves the previous one."""
+        content = {name: part.state_dict() for name, part in self.parts.items()}
+        generator = getattr(self.loader, "generator", None)
+        content |= {"recipe": self.run.card["recipe"], "history": self.run.history, "batch_loss": self.run.batch_loss,
+                    "generator": generator.get_state() if generator is not None else None,
+                    "random_state": random_state(device_of(self.run.model))}
+        buffer = io.BytesIO()  # in memory first: an interrupt or a full disk then leaves nothing half done
+        torch.save(content, buffer)
+        self.path.parent.mkdir(parents=True, exist_ok=True)
+        replace_file(self.path, buffer.getvalue())
+
+    def resume(self, epochs: int) -> None:
+        """Load it into the run's parts. Raises `CheckpointError`, and leaves the file, if it does not fit."""
+        content, path = self._read(), self.path
+        if lines := differences(content["recipe"], self.run.card["recipe"]):
+            raise CheckpointError(f"{path} was made by another run:\n" + "\n".join(lines) +
+                                  "\nUse another path for this one; the file stays as it is.")
+        done = len(content["history"]["seconds"])
+        if done > epochs:
+            raise CheckpointError(f"{path} has {done} epochs, and {epochs} were asked for. Use another path.")
+        for name, part in self.parts.items():
+            part.load_state_dict(content[name])
+        generator = getattr(self.loader, "generator", None)
+        if content["generator"] is not None and generator is not None:
+            generator.set_state(content["generator"])
+        set_random_state(content["random_state"], device_of(self.run.model))
+        self.run.history, self.run.batch_loss = content["history"], content["batch_loss"]
+        print(f"going on from {path.name}: {done} of {epochs} epochs are done")
+
+    def _read(self):
+        if not self.path.is_file():
+            raise CheckpointError(f"{self.path} is no file: give the path of a checkpoint, or of one to make.")
+        try:
+            with zipfile.ZipFile(self.path) as archive:  # torch.load compares no checksums
+                if damaged := archive.testzip():
+                    raise ValueError(f"{damaged} has another checksum")
+            content = torch.load(self.path, map_location="cpu", weights_only=True)
+            missing = {*self.parts, "recipe", "history", "batch_loss", "generator", "random_state"} - set(content)
+            if missing or not isinstance(content["recipe"], dict) or "seconds" not in content["history"]:
+                raise ValueError(f"it lacks {', '.join(sorted(missing)) or 'a history'}")
+        except Exception as error:  # torch.load raises whatever the damage makes it stumble over
+            raise CheckpointError(f"{self.path} is not a checkpoint of `fit`, or is damaged ({type(error).__name__}: "
+                                  f"{error}). Use another path; this file stays as it is.") from error
+        return content
+
+
+# ---------------------------------------------------------------- replaying a recorded run
+
+MACHINE = ("device", "precision")  # of a recipe: what the machine decides, and a replay does not ask about
+
+
+def kept_folder() -> Path:
+    """Where the weights and histories of recorded runs are kept."""
+    return project_root() / "results" / "kept"
+
+
+def starting_point(model, loader) -> dict:
+    """Where a training begins: the order of the images, and each tensor's mean and mean square."""
+    generator = getattr(loader, "generator", None)
+    return {"draws": None if generator is None else generator.initial_seed(),
+            "weights": {name: [value.double().mean().item(), value.double().square().mean().item()]
+                        for name, value in model.state_dict().items() if value.is_floating_point()}}
+
+
+def same_start(theirs: dict, ours: dict) -> bool:
+    """Whether two starting points are the same, up to rounding on another processor."""
+    return theirs["draws"] == ours["draws"] and set(theirs["weights"]) == set(ours["weights"]) and all(
+        abs(a - b) <= 1e-5 + 1e-3 * abs(b) for name in theirs["weights"]
+        for a, b in zip(theirs["weights"][name], ours["weights"][name], strict=True))
+
+
+def identity(model, recipe: dict, epochs: int, start: dict) -> str:
+    """The name of a run: model, seed, and a digest of the recipe without what the machine decides."""
+    shared = {name: text for name, text in recipe.items() if name not in MACHINE}
+    text = json.dumps([shared, epochs, start["draws"]], sort_keys=True)
+    return f"{type(model).__name__}-s{recipe['seed']}-{hashlib.sha256(text.encode()).hexdigest()[:8]}"
+
+
+def keep(run, folder: Path) -> Path:
+    """Write what a replay of a run needs, ``<run.id>.safetensors``; return its path."""
+    tensors = {f"weights.{name}": value.detach().cpu().contiguous() for name, value in run.model.state_dict().items()}
+    tensors["batch_loss"] = torch.tensor(run.batch_loss)
+    header = {"run": json.dumps({"card": run.card, "history": run.history})}
+    path = Path(folder) / f"{run.id}.safetensors"
+    replace_file(path, save(tensors, header))
+    return path
+
+
+def read_kept(path: Path) -> dict:
+    """``weights``, ``batch_loss``, ``history`` and ``card`` of a kept run. Raises `CheckpointError` if damaged."""
+    try:
+        with safe_open(path, "pt") as file:
+            content = json.loads(file.metadata()["run"])
+            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+    except (OSError, SafetensorError, KeyError, TypeError, ValueError) as error:
+        raise CheckpointError(f"{path} is no kept run, or is damaged ({error})") from error
+    return content | {
+        "batch_loss": tensors.pop("batch_loss").tolist(),
+        "weights": {name.removeprefix("weights."): value for name, value in tensors.items()}}
+
+
+def read_header(path: Path) -> dict:
+    """``card`` and ``history`` of a kept run, without its tensors."""
+    with safe_open(path, "pt") as file:
+        return json.loads(file.metadata()["run"])
+
+
+def stamps_file() -> Path:
+    """Which kept and recorded runs belong to the code as it stands: ``{id: {"recipe": ..., "package": ...}}``."""
+    return project_root() / "results" / "stamps.json"
+
+
+def stamps() -> dict:
+    path = stamps_file()
+    return json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
+
+
+def find_kept(id: str, card: dict) -> tuple[dict | None, str]:
+    """``(kept run, "")``, or ``(None, why there is none)``, for the card of a run that begins."""
+    recipe, start = card["recipe"], card["start"]
+    path = kept_folder() / f"{id}.safetensors"
+    if path.is_file():
+        try:
+            kept = read_kept(path)
+        except CheckpointError as error:
+            return None, str(error)
+        if not same_start(kept["card"]["start"], start):
+            return None, "it begins with other weights"
+        if stamps().get(id, {}).get("package") != package_digest():
+            return None, "the package has changed since; `python -m mnist_helpers verify` compares"
+        return kept, ""
+    name = id.split("-s")[0]
+    for other in sorted(kept_folder().glob(f"{name}-s*.safetensors")):
+        theirs = read_header(other)["card"]
+        lines = [line for line in differences(theirs["recipe"], recipe) if line.split(":")[0].strip() not in MACHINE]
+        if theirs["recipe"].get("seed") == recipe["seed"]:
+            return None, "the recorded one differs:\n" + "\n".join(lines or ["  epochs, or the order of the images"])
+    return None, f"no run of {name} with seed {recipe['seed']} is kept"
+
+
+def write_trace(run, folder: Path) -> None:
+    """Write what identifies a run and the losses of its first steps, ``<run.id>.trace.json``."""
+    replace_file(Path(folder) / f"{run.id}.trace.json", json.dumps({"id": run.id, "card": run.card,
+                                                                    "losses": run.batch_loss}))

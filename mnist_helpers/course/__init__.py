@@ -1,0 +1,1 @@
+"""What keeps the course: its catalogue, records, tables, notebooks as files, studies and pages."""

@@ -1,0 +1,381 @@
+"""The notebooks as files: finding them, executing them through papermill, keeping what they show and record."""
+
+import difflib
+import hashlib
+import json
+import os
+import re
+import subprocess
+import sys
+import tempfile
+import time
+import tomllib
+from dataclasses import dataclass, field
+from pathlib import Path
+from types import ModuleType
+
+from . import catalogue
+
+# What Jupyter, Windows, macOS and Linux call a copy.
+COPY = re.compile(r"( - Copy( \(\d+\))?|-Copy\d+| ?\(\d+\)| \(copy[^)]*\)| copy( \d+)?)$")
+# glibc gives the memory of large freed tensors back to the system after each step, and taking it again is slow.
+KEEP_FREED_MEMORY = {"MALLOC_MMAP_THRESHOLD_": str(32 * 2**20), "MALLOC_TRIM_THRESHOLD_": str(2**31 - 1)}
+LONGEST_SOCKET = 90  # characters of a path that a local socket may have, with room for a suffix (macOS: 103)
+
+
+@dataclass
+class Execution:
+    """What became of one notebook: its cells with outputs, its records and kept files, or what went wrong."""
+
+    path: Path
+    profile: str = "full"
+    seconds: float = 0.0
+    notebook: str = ""  #: as JSON: a parent process need not know papermill's classes
+    records: list = field(default_factory=list)
+    kept: dict = field(default_factory=dict)  #: the bytes of each kept file, by its name
+    error: str | None = None
+
+
+# ---------------------------------------------------------------- finding and reading
+
+
+def folder() -> Path:
+    from .. import data
+
+    return data.project_root() / "notebooks"
+
+
+def name_of(path: Path) -> str:
+    """What the catalogue calls the notebook at ``path``: ``"challenges/one_epoch"``; of one elsewhere, its stem."""
+    path = Path(path).resolve()
+    root = folder().resolve()
+    return (path.relative_to(root) if path.is_relative_to(root) else Path(path.name)).with_suffix("").as_posix()
+
+
+def lessons() -> list[Path]:
+    """The paths of the seven lessons, in order."""
+    return [folder() / network.notebook_file for network in catalogue.lessons()]
+
+
+def every() -> list[Path]:
+    """The paths of the course's notebooks, in order: those of the catalogue, and those with outputs that the course
+    stored. A learner's own, copies, and what Jupyter keeps as checkpoints do not count."""
+    listed = {folder() / network.notebook_file for network in catalogue.networks()}
+    return sorted(path for path in folder().rglob("*.ipynb") if ".ipynb_checkpoints" not in path.parts
+                  and (path in listed or (not COPY.search(path.stem) and "mnist_helpers" in read(path).metadata)))
+
+
+def find(names=()) -> list[Path]:
+    """The paths of the notebooks called ``names`` (``01_baseline``, ``challenges/one_epoch.ipynb``, ``one_epoch``, or
+    any path), each once; by default the lessons.
+
+    Raises `FileNotFoundError` naming the first that does not exist, and those that it may have meant.
+    """
+    paths = [_find(str(name)) for name in names]
+    return list(dict.fromkeys(paths)) or lessons()
+
+
+def _find(name):
+    for path in (Path(name), folder() / name, folder() / f"{name}.ipynb", folder() / "challenges" / f"{name}.ipynb"):
+        if path.suffix == ".ipynb" and path.is_file():
+            return path.resolve()
+    known = [name_of(path) for path in every()]
+    near = difflib.get_close_matches(name.removesuffix(".ipynb"), known, n=1, cutoff=0.5)
+    meant = f"did you mean {near[0]}?" if near else f"there are: {', '.join(known) or 'none'}"
+    raise FileNotFoundError(f"there is no notebook {name!r}; {meant}")
+
+
+def read(path: Path):
+    """The notebook in a file, as nbformat has it. Raises `ValueError` if it is none."""
+    return parse(Path(path).read_text(encoding="utf-8"), path.name)
+
+
+def parse(text: str, name: str = "the text"):
+    """The notebook in a text. Raises `ValueError` if it is none."""
+    import nbformat
+
+    try:
+        return nbformat.reads(text, as_version=4)
+    except Exception as error:  # nbformat has errors of several kinds for what is no notebook
+        raise ValueError(f"{name} is no notebook: {error}") from error
+
+
+def tagged(notebook, *tags: str) -> list:
+    """The code cells that have any of these tags, in order."""
+    return [cell for cell in notebook.cells
+            if cell.cell_type == "code" and set(tags) & set(cell.metadata.get("tags", []))]
+
+
+def recipe_cells(notebook) -> list:
+    """The code cells tagged ``recipe``: with the parameters before them, they train the network of the record."""
+    return tagged(notebook, "recipe")
+
+
+def recipe_digest(path: Path) -> str:
+    """The digest of a notebook's recipe, without comments, spaces, docstrings and parameters."""
+    return _recipe_digest(read(path))
+
+
+def _recipe_digest(notebook):
+    from .. import checkpoint
+
+    return checkpoint.syntax("\n".join(cell.source for cell in recipe_cells(notebook)))
+
+
+def code_digest(notebook) -> str:
+    """The digest of every code cell, without comments, spaces and docstrings: outputs belong to the code that has it.
+
+    The cell tagged ``setup`` is left out, since it holds the repository's address, which a fork changes.
+    """
+    from .. import checkpoint
+
+    def digest(source):
+        try:
+            return checkpoint.syntax(source)
+        except SyntaxError:  # Jupyter's own commands, such as %timeit
+            return source.strip()
+
+    setup = tagged(notebook, "setup")
+    cells = [digest(cell.source) for cell in notebook.cells if cell.cell_type == "code" and cell not in setup]
+    return hashlib.sha256(json.dumps(cells).encode()).hexdigest()[:16]
+
+
+def network(name: str | Path) -> ModuleType:
+    """The module of a notebook's networks, by its name, path, or the name of one of its classes:
+    ``network("05_under_20k").Under20K()``. See `networks`."""
+    from .networks import module_of
+
+    entry = catalogue.network(str(name))
+    return module_of(folder() / entry.notebook_file if entry else find([name])[0])
+
+
+def trained(name: str | Path):
+    """A notebook's first network, or the one called ``name``, in eval mode, with the weights of the course's record of
+    seed 0. Raises `FileNotFoundError` if there is no record."""
+    from .. import checkpoint
+    from . import records
+
+    entry = catalogue.network(str(name))
+    if entry is None:
+        path = find([name])[0]
+        entry = next((each for each in catalogue.networks() if each.notebook == name_of(path)), None)
+    record = records.by_seed().get(entry.name, {}).get(0) if entry else None
+    if record is None:
+        raise FileNotFoundError(f"the course has no record of {name} under seed 0")
+    model = getattr(network(entry.name), entry.name)()
+    model.load_state_dict(checkpoint.read_kept(checkpoint.kept_folder() / f"{record['id']}.safetensors")["weights"])
+    return model.eval()
+
+
+def repository() -> str:
+    """``OWNER/NAME`` of the course on GitHub, from pyproject.toml."""
+    text = (folder().parent / "pyproject.toml").read_text(encoding="utf-8")
+    return tomllib.loads(text)["project"]["urls"]["repository"].removeprefix("https://github.com/")
+
+
+# ---------------------------------------------------------------- executing
+
+
+def execute(path: Path, seed: int | None = None, profile: str = "full", show: bool = True, text: str | None = None,
+            threads: int | None = None) -> Execution:
+    """Run a notebook in a fresh kernel, with ``show`` its output as it comes; return its `Execution`.
+
+    ``text`` is its content, where ``path`` is not to be read. ``threads`` is how many PyTorch may use. To be called in
+    a process of its own: it sets environment variables, and papermill changes the directory.
+    """
+    import papermill
+
+    done, started = Execution(path, profile), time.perf_counter()
+    with tempfile.TemporaryDirectory(prefix="mnist-") as temporary:
+        collected = Path(temporary) / "collected"
+        collected.mkdir()
+        os.environ |= {"MNIST_PROFILE": profile, "MNIST_COLLECT": str(collected), "MNIST_CHECK": "1",
+                       **KEEP_FREED_MEMORY, **({"OMP_NUM_THREADS": str(threads)} if threads else {})}
+        if show and hasattr(sys.stdout, "reconfigure"):
+            sys.stdout.reconfigure(errors="replace")  # a redirected stdout may not know the progress bar's characters
+        try:
+            notebook = parse(text or path.read_text(encoding="utf-8"), path.name)
+            done.notebook = _as_json(papermill.execute_notebook(
+                notebook, None, parameters={} if seed is None else {"SEED": seed}, kernel_name="python3",
+                cwd=str(temporary if text else path.parent), progress_bar=False, config=_kernel_settings(temporary),
+                stdout_file=sys.stdout if show else None))
+        except Exception as raised:  # whatever a lesson can raise, and whatever starting a kernel can
+            done.error = f"{type(raised).__name__}: {raised}".strip()
+        done.seconds = time.perf_counter() - started
+        # What was recorded before something failed is a result too.
+        from .. import files
+
+        done.records = files.read_records(collected / "records.jsonl")
+        done.kept = {file.name: file.read_bytes() for file in sorted(collected.glob("*.safetensors"))}
+    return done
+
+
+def _kernel_settings(temporary):
+    """Settings for the kernel's manager: to talk through files of this user where that is possible, for over TCP any
+    user of the machine can listen."""
+    from traitlets.config import Config
+
+    socket = str(Path(temporary) / "kernel")
+    if os.name == "nt" or len(socket) > LONGEST_SOCKET:
+        return Config()
+    return Config({"ConnectionFileMixin": {"transport": "ipc", "ip": socket}})
+
+
+def _as_json(notebook):
+    import nbformat
+
+    return nbformat.writes(notebook)
+
+
+def other_package() -> str | None:
+    """What is wrong with the package that notebooks import, or None: kernels may find another than this one.
+
+    Raises `LookupError` if Jupyter has no kernel called python3.
+    """
+    from jupyter_client.kernelspec import KernelSpecManager, NoSuchKernel
+
+    try:
+        command = KernelSpecManager().get_kernel_spec("python3").argv[0]
+    except NoSuchKernel as error:
+        raise LookupError("Jupyter has no python3 kernel") from error
+    # A bare "python" is replaced by the running interpreter when the kernel starts.
+    command = sys.executable if command in ("python", "python3") else command
+    code = ("import importlib.util, pathlib; found = importlib.util.find_spec('mnist_helpers'); "
+            "print(ascii(str(pathlib.Path(found.origin).resolve().parent)) if found else repr(''))")
+    ours = str(Path(__file__).resolve().parents[1])
+    try:
+        said = subprocess.run([command, "-c", code], cwd=folder(), capture_output=True, text=True, timeout=60,
+                              check=True)
+        theirs = eval(said.stdout, {"__builtins__": {}})
+    except (OSError, subprocess.SubprocessError, SyntaxError) as error:
+        return f"the python3 kernel's interpreter {command} does not run: {error}"
+    if theirs == ours:
+        return None
+    return f"notebooks use mnist_helpers in {theirs}, not in {ours}" if theirs else (
+        f"the python3 kernel's interpreter {command} has no mnist_helpers; this command's is in {ours}")
+
+
+# ---------------------------------------------------------------- keeping
+
+
+def save(execution: Execution) -> None:
+    """Keep what a full run on MNIST recorded as the course's own, and its outputs in the notebook.
+
+    Raises `ValueError` for any other run, for a copy of another notebook, or if the code has changed since.
+    """
+    notebook = _with_outputs(execution)
+    keep(execution)
+    _write(execution, notebook)
+
+
+def store(execution: Execution) -> None:
+    """Write an execution's outputs into its notebook, and record nothing. Raises `ValueError` as `save` does."""
+    _write(execution, _with_outputs(execution))
+
+
+def keep(execution: Execution) -> None:
+    """Add what a full run on MNIST recorded to the course's own records, with the files it kept.
+
+    Raises `ValueError` for a run that failed, even if it had recorded before, for any but full runs on MNIST, for a
+    copy of another notebook, or if the recipe has changed since.
+    """
+    from .. import checkpoint, files
+    from . import records, stamps
+
+    if execution.error:
+        raise ValueError(f"{execution.path.name} failed, so nothing of it is kept")
+    for record in execution.records:
+        if problem := unacceptable(execution, record):
+            raise ValueError(problem)
+    recipe = recipe_digest(execution.path)
+    if _recipe_digest(parse(execution.notebook)) != recipe:
+        raise ValueError(f"{execution.path.name}: its recipe was changed while it ran. Run it again")
+    # A record that is as good as new stays, and so do its weights.
+    there = {record["id"] for record in records.course_records() if stamps.stale(record) is None}
+    recorded = {record["id"]: record for record in execution.records}
+    checkpoint.kept_folder().mkdir(parents=True, exist_ok=True)
+    for name, content in execution.kept.items():
+        id = name.removesuffix(".safetensors")
+        if id not in there:
+            files.replace_file(checkpoint.kept_folder() / name, content)
+            if id in recorded:
+                records.keep(recorded[id], recipe)
+            else:  # of an experiment
+                stamps.stamp(id, trace="recorded", notebook=name_of(execution.path), recipe=recipe)
+
+
+def note(execution: Execution) -> None:
+    """Add the full runs on MNIST of an execution to the reader's own records, which git ignores."""
+    from . import records
+
+    for record in execution.records:
+        if records.is_full_mnist(record) and f"{record['id']}.safetensors" in execution.kept:  # not replayed
+            records.append(record, records.mine_file())
+
+
+def unacceptable(execution: Execution, record: dict) -> str | None:
+    """Why a record made by an execution is none of the course's, or None."""
+    name, entry = execution.path.name, catalogue.network(record["model"])
+    if entry is None or entry.notebook != name_of(execution.path):
+        belongs = f"belongs to {entry.notebook}" if entry else "is not in the catalogue"
+        return f"{name} recorded {record['model']}, which {belongs}: a copy, or a network of your own, is not kept"
+    if (record["profile"], record["dataset"]) != ("full", "mnist"):
+        return f"{name}: only full runs on MNIST are kept; this was {record['profile']} {record['dataset']}"
+    if f"{record['id']}.safetensors" not in execution.kept:
+        return f"{name}: {record['id']} was replayed, and only trainings are kept"
+    return None
+
+
+def _with_outputs(execution):
+    """The notebook as its file stands, with the outputs of an execution of the same code."""
+    from .. import data
+
+    if execution.error:
+        raise ValueError(f"{execution.path.name} failed, so its outputs are not stored")
+    if data.damaged():
+        raise ValueError(f"{execution.path.name}: MNIST is not here, and only outputs on MNIST are stored")
+    notebook, executed = read(execution.path), parse(execution.notebook)
+    if code_digest(executed) != code_digest(notebook):
+        raise ValueError(f"{execution.path.name} was changed while it ran, or ran under another seed: not stored")
+    # Text and comments may have been edited meanwhile, so the code cells are paired: the digest says they are the same.
+    ours, theirs = ([cell for cell in each.cells if cell.cell_type == "code"] for each in (notebook, executed))
+    for cell, done in zip(ours, theirs, strict=True):
+        cell.outputs = [as_seen(output) for output in _joined(done.outputs)]
+        cell.execution_count = done.execution_count
+    # What other tools keep in the metadata stays.
+    notebook.metadata.pop("widgets", None)
+    notebook.metadata |= {
+        "kernelspec": {"display_name": "Python 3", "language": "python", "name": "python3"},
+        "language_info": {"name": "python"},
+        "mnist_helpers": {"recipe": _recipe_digest(notebook), "code": code_digest(notebook),
+                          "profile": execution.profile, "dataset": "mnist"},
+    }
+    return notebook
+
+
+def _write(execution, notebook):
+    from .. import files
+
+    files.replace_file(execution.path, _as_json(notebook) + "\n")
+
+
+def _joined(outputs):
+    """Neighbouring pieces of one stream as one."""
+    joined = []
+    for output in outputs:
+        before = joined[-1] if joined else {}
+        if output["output_type"] == "stream" == before.get("output_type") and output["name"] == before["name"]:
+            before["text"] += output["text"]
+        else:
+            joined.append(output)
+    return joined
+
+
+def as_seen(output):
+    """A stream as a terminal shows it: of a line rewritten by carriage returns, the last version. A widget without its
+    kernel: the picture that stands in its place."""
+    if output.output_type == "stream":
+        output.text = "\n".join(line.rstrip("\r").rpartition("\r")[2] for line in output.text.split("\n"))
+    elif "data" in output:
+        output.data.pop("application/vnd.jupyter.widget-view+json", None)
+    return output

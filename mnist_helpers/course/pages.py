@@ -1,0 +1,200 @@
+"""The pages beside the notebooks: figures in their prose, tables between their markers, the picture on the first page.
+
+A figure in prose carries a mark: an HTML comment right after the number and its unit, which a rendered page hides.
+
+    99.55 %<!-- = lesson 5, published -->       0.05<!-- = lesson 4 - lesson 3, test, mean --> points
+
+    mark       <!-- = SUBJECT[ - SUBJECT], MEASURE[, STATISTIC] -->
+    SUBJECT    lesson N, or the class of a challenge's network, such as Strided
+    MEASURE    test | same measure | published | validation | parameters | epochs
+    STATISTIC  mean (the default) | half-width (of the mean's 95 % interval) | std | n: all over seeds
+
+Accuracies are in percent. The difference of two subjects is taken seed by seed, in percentage points.
+"""
+
+import io
+import re
+from math import isnan
+
+from PIL import Image
+
+from ..files import replace_file
+from ..stats import mean_over_seeds
+
+NO_BREAK = "\N{NO-BREAK SPACE}"
+MARK = re.compile(r"(?:([+−-]?\d[\d,]*(?:\.\d+)?)((?: ?%| points?)?\*{0,2} ?))?<!-- = (.*?) -->")
+MEASURES = {"test": ("test_accuracy", 100), "same measure": ("augmented_train_accuracy", 100),
+            "validation": ("val_accuracy", 100), "parameters": ("parameters", 1), "epochs": ("epochs", 1)}
+LESSONS = {"lesson 1": "baseline", "lesson 2": "smaller", "lesson 3": "20 epochs", "lesson 4": "batch norm",
+           "lesson 5": "under 20k", "lesson 6": "dropout", "lesson 7": "dropout everywhere"}
+# How the picture names and draws each measure, and where the name stands: lesson and accuracy.
+NAMES = {"published": ("published, on training images", "x:", 4.75, 98.62),
+         "same measure": ("ours, on training images", "s-", 4, 99.75),
+         "test": ("ours, on test images", "o-", 4.4, 99.1)}
+PICTURES = {"results/three_measures_light.png": ("#ffffff", "#1f2328", "#d1d9e0", "#6e7781", "#D55E00", "#0072B2"),
+            "results/three_measures_dark.png": ("#0d1117", "#e6edf3", "#30363d", "#9ea7b3", "#F0914A", "#56B4E9")}
+
+
+def measured(seeds, published):
+    """``{subject: {measure: {seed: value}}}`` of the course's own runs ``{entry: {seed: run}}`` and of the
+    ``published`` accuracies ``{entry: accuracy}``. An entry is ``notebook`` or ``notebook: network``."""
+    values = {}
+    for entry, runs in seeds.items():
+        notebook, _, network = entry.partition(": ")
+        values[network or f"lesson {int(notebook[:2])}"] = own = {
+            name: {seed: scale * run[key] for seed, run in sorted(runs.items()) if run.get(key) is not None}
+            for name, (key, scale) in MEASURES.items()}
+        if published.get(entry) is not None:
+            own["published"] = {0: 100 * published[entry]}
+    return values
+
+
+def recorded(values):
+    """The function ``find(subject, measure, statistic="mean")`` of what `measured` returned. It raises `ValueError`
+    for what the records cannot answer."""
+    def find(subject, measure, statistic="mean"):
+        first, _, second = subject.partition(" - ")
+        try:
+            numbers = values[first][measure]
+            if second:
+                other = values[second][measure]
+                numbers = {seed: numbers[seed] - other[seed] for seed in numbers if seed in other}
+            mean = mean_over_seeds(list(numbers.values()))
+            value = {"mean": mean.mean, "half-width": mean.high - mean.mean, "std": mean.std, "n": mean.n}[statistic]
+            if isnan(value):
+                raise ValueError("one value has no spread")
+            return value
+        except (KeyError, ValueError) as error:
+            raise ValueError(f"nothing is recorded for '{subject}, {measure}, {statistic}'") from error
+    return find
+
+
+def figures(text, find):
+    """``text`` with every marked figure as ``find`` has it, in the decimals, sign and unit it is written with.
+    Raises `ValueError` for a mark of another form, or without a figure before it."""
+    def rewritten(match):
+        number, unit, mark = match.groups()
+        if number is None or mark.count(", ") not in (1, 2):
+            raise ValueError(f"the mark '{mark}' needs a figure right before it, and the form at the top of pages.py")
+        sign, decimals = "+" if number[0] in "+−-" else "", len(number.partition(".")[2])
+        return f"{find(*mark.split(', ')):{sign},.{decimals}f}".replace("-", "−") + unit + f"<!-- = {mark} -->"
+    return MARK.sub(rewritten, text)
+
+
+def markdown(header, *rows):
+    """A Markdown table of rows of text. A column whose header begins with ``>`` is set to the right."""
+    names, rules = [name.lstrip(">") for name in header], ["--:" if name[0] == ">" else ":--" for name in header]
+    return "\n".join("| " + " | ".join(row) + " |" for row in (names, rules, *rows))
+
+
+def plus_minus(find, subject, sign=""):
+    text = f"{find(subject, 'test'):{sign}.2f} ± {find(subject, 'test', 'half-width'):.2f}"
+    return text.replace("-", "−").replace(" ", NO_BREAK)
+
+
+def results_table(find):
+    """The table of the seven lessons. A gain is bold if 0 lies outside its 95 % interval."""
+    rows, before = [], None
+    for lesson, name in LESSONS.items():
+        step, gain = f"{lesson} - {before}", ""
+        if before:
+            bold = "**" * (abs(find(step, "test")) > find(step, "test", "half-width"))
+            gain = bold + plus_minus(find, step, sign="+") + bold
+        rows.append([f"{lesson[-1]}: {name}", f"{find(lesson, 'parameters'):,.0f}",
+                     f"{find(lesson, 'epochs'):.0f}", f"{find(lesson, 'published'):.2f}",
+                     f"{find(lesson, 'same measure'):.2f}", plus_minus(find, lesson), gain])
+        before = lesson
+    return markdown(["lesson", ">parameters", ">epochs", ">published", ">same measure", ">test", ">gain"], *rows)
+
+
+def scoreboard(find, entries):
+    """The table of the challenges, of entries ``(notebook, network, challenge, published, how)``."""
+    rows, before = [], ""
+    for notebook, network, challenge, published, how in entries:
+        rows.append([challenge * (challenge != before), f"[{network}](../notebooks/challenges/{notebook}.ipynb)",
+                     f"{find(network, 'parameters'):,.0f}", f"{find(network, 'epochs'):.0f}",
+                     plus_minus(find, network),
+                     f"{100 * published:.2f}: {how}" if published else ""])
+        before = challenge
+    return markdown(["challenge", "network", ">parameters", ">epochs", ">test", "published"], *rows)
+
+
+def three_measures(find, paper, ink, faint, *colors):
+    """The figure of three accuracies of each lesson's network: published, ours measured the same way, ours on test
+    images. It is drawn for a width of 400 pixels. What lies far below the test accuracies is written at the edge."""
+    import matplotlib.pyplot as plt
+
+    at, bottom = range(1, len(LESSONS) + 1), min(find(lesson, "test") for lesson in LESSONS) - 0.35
+    with plt.rc_context({"font.size": 15, "font.family": "DejaVu Sans", "text.color": ink}):
+        figure, axis = plt.subplots(figsize=(8, 5), layout="constrained", facecolor=paper)
+        plt.close(figure)
+        costs = [find("lesson 5 - lesson 7", measure) for measure in ("published", "test")]
+        figure.suptitle("On training images, dropout costs {:.1f} points.\nOn test images, it costs {:.1f}.".format(
+            *costs), x=0.02, ha="left", fontsize=18, weight="bold")
+        for (measure, (name, style, x, y)), color in zip(NAMES.items(), colors, strict=True):
+            values = [find(lesson, measure) for lesson in LESSONS]
+            axis.plot(at, values, style, color=color, linewidth=3, markersize=9, markeredgewidth=3)
+            axis.text(x, y, name, ha="center", color=color, weight="bold")
+            axis.text(len(at) + 0.18, values[-1], f"{values[-1]:.1f}", color=color, va="center")
+            if values[0] < bottom:  # beside the place where its line leaves the figure
+                edge, right = 1 + (bottom - values[0]) / (values[1] - values[0]), measure == "published"
+                axis.text(edge + (0.1 if right else -0.1), bottom + 0.05, f"↙ {values[0]:.1f} published" if right else
+                          f"{values[0]:.1f} ↙", color=color, fontsize=13, ha="left" if right else "right")
+        axis.set(facecolor=paper, ylim=(bottom, 99.95), xlim=(0.5, len(at) + 0.75))
+        axis.set_xticks(at, [f"{lesson[-1]}\n" + name.replace(" ", "\n") for lesson, name in LESSONS.items()])
+        axis.yaxis.set_major_locator(plt.MultipleLocator(0.5))
+        axis.yaxis.set_major_formatter("{x:g} %")
+        axis.tick_params(colors=ink, length=0, labelsize=13)
+        axis.grid(axis="y", color=faint)
+        axis.spines[:].set_visible(False)
+    return figure
+
+
+def shown(find):
+    """The picture's figures as text, kept inside its file, so that a test sees when it is out of date."""
+    return "; ".join(f"{lesson}, {measure}: {find(lesson, measure):.2f}" for lesson in LESSONS for measure in NAMES)
+
+
+def picture(find):
+    """The README's HTML for the picture in its two versions, with a text for who cannot see it."""
+    levels = [find(lesson, measure) for measure in ("published", "test") for lesson in ("lesson 5", "lesson 7")]
+    seen = ("Accuracies of the seven networks. On training images, published and ours, they rise to lesson 4 and fall "
+            "with dropout: published from {:.2f} % in lesson 5 to {:.2f} % in lesson 7. On test images they stay "
+            "nearly level: {:.2f} % and {:.2f} %.".format(*levels))
+    light, dark = PICTURES
+    return (f'<picture>\n<source media="(prefers-color-scheme: dark)" srcset="{dark}">\n'
+            f'<img src="{light}" width="560" alt="{seen}">\n</picture>')
+
+
+def between(text, name, content):
+    """``text`` with ``content`` between its markers ``<!-- name:start -->`` and ``<!-- name:end -->``."""
+    markers = f"<!-- {name}:start -->", f"<!-- {name}:end -->"
+    start, end = map(text.find, markers)
+    if not 0 <= start < end:
+        raise ValueError(f"the page needs the lines {' and '.join(markers)}, in this order")
+    return text[: start + len(markers[0])] + "\n" + content + "\n" + text[end:]
+
+
+def pages(root, find, tables):
+    """``{path: text}`` of the README and the pages of ``site/`` as the records have them. ``tables`` made elsewhere
+    are given as ``{"site/speed.md": {"benchmarks": Markdown}}``."""
+    tables = {"README.md": {"picture": picture(find), "results": results_table(find)}} | tables
+    texts = {}
+    for path in [root / "README.md", *sorted((root / "site").glob("*.md"))]:
+        text = path.read_text(encoding="utf-8")
+        for name, content in tables.get(path.relative_to(root).as_posix(), {}).items():
+            text = between(text, name, content)
+        texts[path] = figures(text, find)
+    return texts
+
+
+def write_pages(root, find, tables):
+    """Write what `pages` returns, and the pictures if they show other figures than ``find`` has."""
+    for path, text in pages(root, find, tables).items():
+        if text != path.read_text(encoding="utf-8"):
+            replace_file(path, text)
+    for name, colors in PICTURES.items():
+        if not (root / name).exists() or Image.open(root / name).info.get("Description") != shown(find):
+            file = io.BytesIO()
+            three_measures(find, *colors).savefig(file, format="png", dpi=150, metadata={"Description": shown(find)})
+            replace_file(root / name, file.getvalue())

@@ -1,0 +1,188 @@
+"""Do recorded runs belong to the code as it stands? The first hundred steps of each are trained again and compared.
+
+After a change of the package that changes no training, this puts a new stamp on every record, in seconds a notebook;
+after one that does, it names each record that is out of date.
+"""
+
+import contextlib
+import io
+import json
+import linecache
+import os
+import tempfile
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from . import catalogue, notebooks, processes, records, stamps
+
+STEPS, TOLERANCE = 20, 1e-3  # elsewhere than on the recording machine: the first steps' losses agree to this share
+TRAINING = ("parameters", "recipe", "experiment")  # the tags of cells that train, or say how
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """What the comparison said about one kept run."""
+
+    notebook: str
+    id: str
+    same: bool
+    finding: str
+
+    def __str__(self):
+        return f"{'ok   ' if self.same else 'STALE'} {self.notebook}: {self.id}: {self.finding}"
+
+
+def verify(paths: Iterable[Path], every_seed: bool = False) -> Iterator[Verdict]:
+    """Compare the recorded runs of notebooks, of seed 0 or of ``every_seed``, and stamp them; yield a `Verdict` each.
+
+    What experiments in these notebooks kept is compared as well. A notebook that cannot be traced gives one verdict,
+    and its stamps stay as they are.
+    """
+    from .. import checkpoint
+
+    recorded = {path: _recorded(path) for path in paths}
+    jobs = [(path, path.read_text(encoding="utf-8"), seed) for path in recorded
+            for seed in sorted({record["seed"] for record in recorded[path]} if every_seed else {0})]
+    for (path, _, seed), result in processes.each_in_a_process(trace, jobs):
+        traces, error = result or ([], processes.KILLED)
+        name = notebooks.name_of(path)
+        if error:
+            yield Verdict(name, f"seed {seed}", False, error)
+            continue
+        recipe = notebooks.recipe_digest(path)
+        for id, kept in _to_compare(recorded[path], traces, seed).items():
+            if finding := difference(kept, traces):
+                # The digests stay those of the code that it belongs to.
+                before = checkpoint.stamps().get(id) or {"recipe": "", "package": kept["card"].get("package", "")}
+                stamps.stamp(id, trace="differs", notebook=name, recipe=before["recipe"] or "unknown",
+                             package=before["package"] or "unknown")
+            else:
+                stamps.stamp(id, trace="verified", notebook=name, recipe=recipe)
+            yield Verdict(name, id, finding is None, finding or "as recorded")
+
+
+def _recorded(path):
+    """The records that tables show of a notebook's networks."""
+    names = {network.name for network in catalogue.networks() if network.notebook == notebooks.name_of(path)}
+    return [record for name, runs in records.by_seed().items() if name in names for record in runs.values()]
+
+
+def _to_compare(recorded, traces, seed):
+    """``{id: kept run}`` of the records of a seed, and of the kept runs that these traces repeat."""
+    ids = [record["id"] for record in recorded if record["seed"] == seed] + [each["id"] for each in traces]
+    kept = {id: _kept(id) for id in dict.fromkeys(ids)}
+    for record in recorded:
+        if record["id"] in kept and kept[record["id"]] is None:
+            kept[record["id"]] = {"id": record["id"], "card": record["card"] | {"model": record["model"]},
+                                  "batch_loss": record["trace"]}
+    return {id: run for id, run in kept.items() if run is not None}
+
+
+def _kept(id):
+    from .. import checkpoint
+
+    path = checkpoint.kept_folder() / f"{id}.safetensors"
+    return checkpoint.read_kept(path) | {"id": id} if path.is_file() else None
+
+
+def difference(kept: dict, traces: list[dict]) -> str | None:
+    """How a kept run differs from its trace among ``traces``, in words; None if it does not."""
+    from .. import checkpoint, recipe
+
+    theirs = kept["card"]
+    of_model = [each for each in traces if each["card"]["model"] == theirs["model"]]
+    same = [each for each in of_model if each["id"] == kept["id"]]
+    if not same:
+        if not of_model:
+            return "nothing trains this network any more"
+        changes = recipe.differences(theirs.get("recipe") or {}, of_model[0]["card"]["recipe"])
+        return f"the recipe has changed: {'; '.join(line.strip() for line in changes) or 'its epochs, or its draws'}"
+    ours = same[0]["card"]
+    if "start" in theirs and not checkpoint.same_start(theirs["start"], ours["start"]):
+        return "training begins with other weights, or another order of the images"
+    return _losses_differ(kept["batch_loss"], same[0]["losses"], exact=_machine(theirs) == _machine(ours))
+
+
+def _machine(card):
+    """What has to be the same for two trainings to be the same to the bit."""
+    return card["device"], card.get("instructions"), card["threads"], card["precision"], card["versions"]["torch"]
+
+
+def _losses_differ(theirs, ours, exact):
+    import numpy as np
+
+    count = min(len(theirs), len(ours)) if exact else min(len(theirs), len(ours), STEPS)
+    theirs, ours = (np.array(losses[:count], dtype=np.float32) for losses in (theirs, ours))
+    differs = theirs != ours if exact else ~np.isclose(ours, theirs, rtol=TOLERANCE, atol=0)
+    if not differs.any():
+        return None
+    step = int(differs.argmax())
+    return f"the loss of step {step + 1} is {ours[step]:.6f}, and was {theirs[step]:.6f}"
+
+
+def trace(path: Path, text: str, seed: int) -> tuple[list[dict], str | None]:
+    """Train the first steps of what a notebook trains under ``seed``, on one thread, as the records were made.
+
+    Returns what each call of `fit` did (``id``, ``card``, ``losses``), and what went wrong or None. To be called in a
+    process of its own.
+    """
+    with tempfile.TemporaryDirectory(prefix="mnist-") as folder, contextlib.redirect_stdout(io.StringIO()):
+        os.environ |= {"MNIST_PROFILE": "trace", "MNIST_COLLECT": folder, "OMP_NUM_THREADS": "1", "TQDM_DISABLE": "1",
+                       "MPLBACKEND": "Agg", **notebooks.KEEP_FREED_MEMORY}
+        error = None
+        try:
+            import torch
+
+            torch.set_num_threads(1)
+            run_cells(notebooks.tagged(notebooks.parse(text, path.name), *TRAINING), path.name, seed)
+        except Exception as raised:  # whatever a cell can raise
+            error = f"{type(raised).__name__}: {raised}"
+        files = sorted(Path(folder).glob("*.trace.json"))
+        return [json.loads(file.read_text(encoding="utf-8")) for file in files], error
+
+
+def run_cells(cells, name: str, seed: int) -> dict:
+    """Execute cells in order, under ``seed`` instead of the one written there; return their variables."""
+    scope = {"__name__": "__main__", "display": lambda *shown: None}
+    for number, cell in enumerate(cells, start=1):
+        file = f"{name}, training cell {number}"
+        linecache.cache[file] = len(cell.source), None, cell.source.splitlines(keepends=True), file  # for its recipe
+        exec(compile(cell.source, file, "exec"), scope)
+        if "parameters" in cell.metadata.get("tags", []):
+            scope |= {"SEED": seed} | {key: None for key in ("CHECKPOINT", "PROFILE") if key in scope}
+    return scope
+
+
+# ---------------------------------------------------------------- what refresh asks
+
+LONG = 60  # seconds of training that nobody wants to wait for by accident
+
+
+def not_replayable(path: Path) -> str | None:
+    """Why the runs of a notebook's networks under seed 0 cannot be replayed, or None if they can."""
+    from .. import checkpoint
+
+    recorded = records.by_seed()
+    for network in (each for each in catalogue.networks() if each.notebook == notebooks.name_of(path)):
+        record = recorded.get(network.name, {}).get(0)
+        if record is None:
+            return f"{network.name} has no record of seed 0"
+        if reason := stamps.stale(record):
+            return f"the record of {network.name} is out of date: {reason}"
+        if not (checkpoint.kept_folder() / f"{record['id']}.safetensors").is_file():
+            return f"the weights of {record['id']} are not kept"
+    return None
+
+
+def trained_anew(execution) -> list[str]:
+    """The ids of long trainings that an execution in the recorded profile made instead of replaying them."""
+    trained = []
+    for name, content in execution.kept.items():
+        run = json.loads(json.loads(content[8 : 8 + int.from_bytes(content[:8], "little")])["__metadata__"]["run"])
+        network = catalogue.network(run["card"]["model"])
+        listed = network is not None and network.notebook == notebooks.name_of(execution.path) and (
+            len(run["history"]["seconds"]) >= network.epochs)
+        if listed or sum(run["history"]["seconds"]) > LONG:
+            trained.append(name.removesuffix(".safetensors"))
+    return trained

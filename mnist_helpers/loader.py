@@ -1,0 +1,223 @@
+"""Batches: what stands between the data and the loop.
+
+A training loop takes anything that yields ``(inputs, targets)``. `Loader` yields them from images that fit in memory,
+shuffled, augmented and normalised about a thousand at a time; it takes the place of `torch.utils.data.DataLoader` in
+anybody's loop. torchvision's transforms draw once a call; here every image has draws of its own.
+
+Source of the idea: K. Jordan's loader for CIFAR-10, which keeps the whole set on the device as one tensor.
+"""
+
+import inspect
+from collections.abc import Callable, Iterable
+
+import numpy as np
+import torch
+from torch.utils.data import DataLoader
+
+from .augment import Augment
+from .data import Split, normalize
+from .device import random_state, set_random_state
+
+BLOCK_IMAGES = 1024  # gathered and augmented at a time
+BATCH_SIZE = 64  # where none is said
+PLAUSIBLE = 30  # the largest absolute value of normalised pixels that makes sense; MNIST's reach 2.8
+
+
+class Loader:
+    """Batches ``(inputs, targets)`` of images in memory, on the images' device.
+
+    ``data`` is a `Split`, or a pair of images ``(n, channels, height, width)`` and integer labels ``(n,)``, tensors or
+    arrays. One rule says what is normalised: integers 0..255 are scaled to 0..1, augmented, and normalised as MNIST is;
+    floats are taken as they are, augmented or not. ``normalize`` may be a function of the float images instead, which
+    is then always applied, or False.
+
+    ``augment`` is an `Augment`, any function of a batch of images, or of images and a generator, or a transform of
+    torchvision, which draws once a call and is therefore called once an image (slower: see `one_by_one`). With
+    ``precision=torch.bfloat16`` augmentation runs under autocast and the inputs come in that type, which the loop then
+    computes in. Shuffling and augmentation draw from ``generator``, on the images' device; without one, from a
+    generator that the first epoch seeds from PyTorch's global random state, so that `set_seed` fixes both.
+
+    Raises `ValueError` for data that make no sense.
+    """
+
+    def __init__(self, data, batch_size: int = BATCH_SIZE, *, augment: Callable | None = None,
+                 normalize: Callable | bool = True, shuffle: bool = True, drop_last: bool = False,
+                 precision: torch.dtype | None = None, generator: torch.Generator | None = None):
+        if batch_size < 1:
+            raise ValueError(f"batch_size must be at least 1, not {batch_size}")
+        images, labels = checked_pair(data)
+        if labels.dtype not in (torch.float16, torch.float32, torch.float64):
+            labels = labels.long()
+        self.dataset, self.images, self.labels = data, images, labels
+        self.batch_size, self.augment, self.normalize = batch_size, augment, normalize
+        self.shuffle, self.drop_last, self.precision, self.generator = shuffle, drop_last, precision, generator
+        self.from_torchvision = type(augment).__module__.startswith("torchvision.transforms")
+        self.takes_generator = augment is not None and not self.from_torchvision and _takes_generator(augment)
+        self.own_generator = generator is None
+        if images.is_floating_point():
+            check_range(images)
+
+    def __len__(self) -> int:
+        return len(self.labels) // self.batch_size if self.drop_last else -(-len(self.labels) // self.batch_size)
+
+    def __iter__(self):
+        device = self.images.device
+        if self.generator is None and (self.shuffle or self.augment is not None):
+            self.restart()
+        n = len(self.labels)
+        order = torch.randperm(n, generator=self.generator, device=device) if self.shuffle else (
+            torch.arange(n, device=device))
+        if self.drop_last:
+            order = order[: len(self) * self.batch_size]
+        # Many batches are gathered and augmented at a time, which spares the calls.
+        for block in order.split(max(1, BLOCK_IMAGES // self.batch_size) * self.batch_size):
+            with torch.autocast(device.type, self.precision, enabled=self.precision is not None):
+                inputs = self.prepare(self.images[block])
+            yield from zip(inputs.split(self.batch_size), self.labels[block].split(self.batch_size), strict=True)
+
+    def prepare(self, images: torch.Tensor) -> torch.Tensor:
+        """Stored images as the inputs of a network: augmented and normalised."""
+        integers = not images.is_floating_point()
+        if type(self.augment) is Augment:  # a subclass may take no batch size; the draws are as for single batches
+            images = self.augment(images, self.generator, self.batch_size)
+        elif self.from_torchvision:
+            images = one_by_one(images, self.augment)
+            if "Normalize(" in repr(self.augment):
+                return images if self.precision is None else images.to(self.precision)
+        elif self.augment is not None:
+            images = torch.cat([self.augment(batch, *([self.generator] if self.takes_generator else []))
+                                for batch in images.split(self.batch_size)])
+        inputs = normalized(images, self.normalize, integers)
+        return inputs if self.precision is None else inputs.to(self.precision)
+
+    def to(self, device: torch.device) -> "Loader":
+        """Move the whole set to ``device``; returns the loader itself."""
+        self.images, self.labels = self.images.to(device), self.labels.to(device)
+        return self
+
+    def restart(self) -> None:
+        """Seed the loader's own generator anew from PyTorch's global random state; one that was given stays."""
+        if self.own_generator:
+            self.generator = torch.Generator(self.images.device).manual_seed(torch.randint(2**62, ()).item())
+
+    def __repr__(self):
+        return (f"{len(self):,} batches of {self.batch_size} from {len(self.labels):,} images"
+                + (f", {self.augment}" if self.augment else ""))
+
+
+def one_by_one(images: torch.Tensor, transform) -> torch.Tensor:
+    """A batch ``(n, channels, height, width)`` with torchvision's ``transform`` applied to each image, so that each has
+    draws of its own. It is given pictures of PIL, as by torchvision's datasets, and which are faster one by one; a
+    transform that takes tensors alone is given those."""
+    from torchvision.transforms.v2 import functional
+
+    steps = repr(transform)
+    makes_tensors = any(name in steps for name in ("ToTensor()", "PILToTensor()", "ToImage()"))
+    takes_tensors = any(name in steps for name in ("Normalize(", "ToDtype(", "ConvertImageDtype(", "RandomErasing("))
+    pil = images.dtype == torch.uint8 and (makes_tensors or not takes_tensors)
+    made = [transform(functional.to_pil_image(image) if pil else image) for image in images.cpu()]
+    made = [image if isinstance(image, torch.Tensor) else functional.pil_to_tensor(image) for image in made]
+    return torch.stack([image.as_subclass(torch.Tensor) for image in made]).to(images.device)
+
+
+def normalized(images, normalize_=True, integers=None):
+    """Float inputs of images by the rule of `Loader`; ``integers`` says what they were before augmentation."""
+    integers = not images.is_floating_point() if integers is None else integers
+    if not images.is_floating_point():
+        images = images.float().div_(255)
+    if normalize_ is True:
+        return normalize(images) if integers else images
+    return normalize_(images) if normalize_ else images
+
+
+def checked_pair(data):
+    """Images and labels of a `Split` or a pair, as tensors. Raises `ValueError` if they do not fit."""
+    images, labels = (data.images, data.labels) if isinstance(data, Split) else data
+    images, labels = torch.as_tensor(images), torch.as_tensor(labels)
+    if len(images) != len(labels):
+        raise ValueError(f"{len(images):,} images but {len(labels):,} labels: each image needs one label")
+    if len(labels) == 0:
+        raise ValueError("there are no images")
+    return images, labels
+
+
+def check_range(inputs: torch.Tensor) -> None:
+    """Raise `ValueError` for float inputs that nobody normalised, such as pixels of 0 to 255."""
+    largest = inputs.abs().max().item() if inputs.numel() else 0.0
+    if largest > PLAUSIBLE:
+        raise ValueError(f"float images are taken as they are, and these reach {largest:g}: divide them by 255 and "
+                         "normalise them, or pass the integers")
+
+
+def batches_of(data, *, shuffle: bool, batch_size: int = BATCH_SIZE, **options) -> Iterable:
+    """Whatever a PyTorch user brings as something that yields batches.
+
+    Loaders and other iterables of batches are taken as they are; a `Split` and a pair of tensors or arrays become a
+    `Loader`, any other map-style dataset a `DataLoader`, both with ``batch_size``. Raises `TypeError` for the rest.
+    """
+    if isinstance(data, Loader | DataLoader):
+        return data
+    if isinstance(data, Split) or _is_pair(data):
+        return Loader(data, batch_size, shuffle=shuffle, **options)
+    if not isinstance(data, torch.utils.data.IterableDataset) and hasattr(data, "__getitem__") and (
+            hasattr(data, "__len__")) and not isinstance(data, list | tuple | dict):
+        return DataLoader(data, batch_size, shuffle=shuffle)
+    if hasattr(data, "__iter__"):
+        return data
+    raise TypeError(f"a {type(data).__name__} yields no batches: pass a Loader, a DataLoader, a dataset, or a pair of "
+                    "images and labels")
+
+
+def _is_pair(data):
+    return isinstance(data, tuple | list) and len(data) == 2 and all(
+        isinstance(part, torch.Tensor | np.ndarray) for part in data)
+
+
+def feed(batches: Iterable, device: torch.device):
+    """Yield ``(inputs, targets)`` on ``device`` as a network takes them: integer images normalised, floats checked once
+    for a plausible range. Raises `ValueError` or `TypeError` for batches that make no sense."""
+    if isinstance(batches, Loader):
+        yield from batches.to(device)
+        return
+    for number, batch in enumerate(batches):
+        inputs, targets = (part.to(device) for part in split_batch(batch))
+        if not number and inputs.is_floating_point():
+            check_range(inputs)
+        yield normalized(inputs), targets if targets.is_floating_point() else targets.long()
+
+
+def first_images(batches: Iterable, count: int, device: torch.device):
+    """The first ``count`` inputs and targets of a loader on ``device``, without taking a batch or a random number from
+    it; None where that is not possible. A `Loader`'s are not augmented."""
+    if isinstance(batches, Loader):
+        return normalized(batches.images[:count], batches.normalize).to(device), batches.labels[:count].to(device)
+    if not isinstance(batches, DataLoader) or isinstance(batches.dataset, torch.utils.data.IterableDataset):
+        return None
+    state = random_state(device)
+    try:
+        first = batches.collate_fn([batches.dataset[number] for number in range(min(count, len(batches.dataset)))])
+        return next(feed([first], device))
+    finally:
+        set_random_state(state, device)
+
+
+def split_batch(batch):
+    """``(inputs, targets)`` of a batch, as tensors. Raises `TypeError` for batches of another form."""
+    if isinstance(batch, dict) or not isinstance(batch, tuple | list) or len(batch) != 2:
+        parts = f"the keys {list(batch)}" if isinstance(batch, dict) else (
+            f"{len(batch)} parts" if isinstance(batch, tuple | list) else f"a {type(batch).__name__}")
+        raise TypeError(f"a batch is (inputs, targets), and this one is {parts}: wrap the loader in a generator that "
+                        "yields the two, such as ((b[0], b[1]) for b in loader)")
+    return tuple(part if isinstance(part, torch.Tensor) else torch.as_tensor(part) for part in batch)
+
+
+def _takes_generator(function):
+    """Whether a function takes images and a generator, or images alone."""
+    try:
+        parameters = inspect.signature(function).parameters.values()
+    except (TypeError, ValueError):  # some built-in functions have no signature
+        return False
+    positional = [p for p in parameters if p.kind in (p.POSITIONAL_ONLY, p.POSITIONAL_OR_KEYWORD)]
+    second = positional[1] if len(positional) > 1 else None
+    required = second is not None and (second.default is second.empty or second.name == "generator")
+    return required or any(p.kind is p.VAR_POSITIONAL for p in parameters)

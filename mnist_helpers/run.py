@@ -1,0 +1,112 @@
+"""A run is one thing: its network, its history, and the card that says what made it."""
+
+import os
+import platform
+from dataclasses import dataclass, field
+from importlib.metadata import version
+from pathlib import Path
+
+import torch
+
+from . import checkpoint
+from .device import describe, device_of, precision_name
+from .loader import Loader
+from .recipe import recipe as tell_recipe
+
+
+@dataclass
+class Run:
+    """A training: its network, what happened, and what made it."""
+
+    model: torch.nn.Module = field(repr=False)  #: trained, in eval mode
+    history: dict  #: lists with an entry an epoch: train_loss, train_accuracy, val_loss, val_accuracy, lr, seconds
+    batch_loss: list = field(repr=False)  #: an entry a step
+    card: dict = field(repr=False)  #: model, parameters, seed, epochs, images, device, versions, recipe
+    id: str = ""  #: the same for the same recipe and seed
+    weights: str = ""  #: digest of the trained weights
+    replayed: bool = False  #: from the weights and history of a recorded run
+
+    def add(self, values: dict, batch_losses: list) -> None:
+        """Add an epoch."""
+        for name, value in values.items():
+            self.history[name].append(value)
+        self.batch_loss += batch_losses
+
+    def __repr__(self):
+        return (f"{len(self.history['seconds'])} epochs of {self.card['model']} ({self.card['parameters']:,} "
+                f"parameters): {last_epoch(self.history)}")
+
+
+class Interrupted(KeyboardInterrupt):
+    """Training was interrupted; ``run`` holds the epochs completed before."""
+
+    def __init__(self, run):
+        super().__init__("training was interrupted")
+        self.run = run
+
+
+def new_run(model, train, val, epochs: int, optimizer, scheduler, loss_fn) -> Run:
+    """The run that a training begins with: no epoch yet, its card written, the order of its images drawn."""
+    recipe = tell_recipe(model=model, train=train, val=val, optimizer=optimizer, scheduler=scheduler, loss_fn=loss_fn)
+    if isinstance(train, Loader):
+        train.restart()  # the same images in the same order, whatever this loader was used for before
+    start = checkpoint.starting_point(model, train)
+    measures = ["train_loss", "train_accuracy", *["val_loss", "val_accuracy"] * (val is not None), "lr", "seconds"]
+    return Run(model, {name: [] for name in measures}, [], _card(model, train, epochs, recipe, start),
+               checkpoint.identity(model, recipe, epochs, start))
+
+
+def _card(model, train, epochs, recipe, start):
+    """What makes a run, as plain data."""
+    device, data = device_of(model), getattr(train, "dataset", None)
+    return {"model": type(model).__name__, "parameters": sum(p.numel() for p in model.parameters()),
+            "seed": torch.initial_seed(), "epochs": epochs, "images": len(data) if hasattr(data, "__len__") else None,
+            "source": getattr(data, "source", ""), "dataset": getattr(data, "dataset", ""),
+            "profile": getattr(data, "profile", "full"), "device": describe(device),
+            "instructions": torch.backends.cpu.get_cpu_capability() if device.type == "cpu" else "",
+            "threads": torch.get_num_threads(), "precision": precision_name(getattr(train, "precision", None)),
+            "versions": {"python": platform.python_version(), "torch": version("torch"),
+                         "torchvision": version("torchvision")},
+            "package": checkpoint.package_digest(), "recipe": recipe, "start": start}
+
+
+def replay(run: Run) -> bool:
+    """Take weights and history from the kept run of the same identity; say so, or why there is none."""
+    kept, why = checkpoint.find_kept(run.id, run.card)
+    if kept is None:
+        print(f"training, since {why}")
+        return False
+    run.model.load_state_dict(kept["weights"])
+    run.history, run.batch_loss, run.card, run.replayed = kept["history"], kept["batch_loss"], kept["card"], True
+    print(f"replayed: {len(run.history['seconds'])} epochs, recorded in {sum(run.history['seconds']):.0f} s on "
+          f"{run.card['device']}; the last one: {last_epoch(run.history)}")
+    return True
+
+
+def ended(run: Run) -> Run:
+    """The run at its end: in eval mode, its weights on its card, and kept if the command line collects runs."""
+    run.model.eval()
+    run.weights = checkpoint.weights_digest(run.model)
+    if run.replayed and run.weights != run.card["weights"]:
+        raise checkpoint.CheckpointError(f"the kept weights of {run.id} are damaged: restore the file from git")
+    run.card["weights"] = run.weights
+    if (folder := os.environ.get("MNIST_COLLECT")) and not run.replayed:
+        checkpoint.keep(run, Path(folder))
+    return run
+
+
+def traced(run: Run, batch_losses: list) -> Run:
+    """A run that ends after its first steps, whose losses are written for a comparison."""
+    run.batch_loss = batch_losses
+    if folder := os.environ.get("MNIST_COLLECT"):
+        checkpoint.write_trace(run, Path(folder))
+    run.model.eval()
+    return run
+
+
+def last_epoch(history):
+    """The last epoch of a history in words."""
+    text = f"loss {history['train_loss'][-1]:.4f}, {history['train_accuracy'][-1]:.2%}"
+    if history.get("val_accuracy"):
+        text += f"; val {history['val_loss'][-1]:.4f}, {history['val_accuracy'][-1]:.2%}"
+    return text

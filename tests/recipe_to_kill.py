@@ -1,0 +1,57 @@
+"""Run the recipe of a notebook on the digits sample, and be killed in the middle: for the tests, as a process of its own.
+
+    python recipe_to_kill.py NOTEBOOK CHECKPOINT [STEP]
+
+At step STEP of the first training the process kills itself. Without it, it prints the digest of each network's weights.
+"""
+
+import json
+import linecache
+import os
+import sys
+
+import torch
+
+from mnist_helpers import data
+from mnist_helpers.course import notebooks
+from mnist_helpers.run import Run
+
+
+def run(path, **parameters):
+    """The `Run`s that the recipe of a notebook makes, by name, with other ``parameters`` than those written there.
+
+    The sources are where tracebacks and the recipe's identity look for them, as a kernel keeps them.
+    """
+    scope = {"__name__": "__main__"}
+    for number, cell in enumerate(notebooks.tagged(notebooks.read(path), "parameters", "recipe")):
+        name = f"{path.name}, cell {number}"
+        linecache.cache[name] = len(cell.source), None, cell.source.splitlines(keepends=True), name
+        exec(compile(cell.source, name, "exec"), scope)
+        if "parameters" in cell.metadata.tags:
+            scope |= parameters
+    return {name: value for name, value in scope.items() if isinstance(value, Run)}
+
+
+def stop_at(step, stop):
+    """Call ``stop()`` after so many steps of whatever optimiser; returns the handle that ends this."""
+    done = []
+
+    def count(*unused):
+        done.append(1)
+        if len(done) == step:
+            stop()
+    return torch.optim.optimizer.register_optimizer_step_post_hook(count)
+
+
+def no_mnist(*unused):
+    raise data.DownloadError("this does without it")
+
+
+if __name__ == "__main__":
+    data.fetch = no_mnist
+    torch.set_num_threads(1)
+    notebook, checkpoint, *steps = sys.argv[1:]
+    for step in map(int, steps):
+        stop_at(step, lambda: os.kill(os.getpid(), 9))
+    made = run(notebooks.find([notebook])[0], CHECKPOINT=checkpoint)
+    print(json.dumps({name: each.weights for name, each in made.items()}))

@@ -1,0 +1,492 @@
+"""Going on where a run stopped, to the bit, also after a real SIGKILL; what counts as another recipe; replay."""
+
+import importlib.util
+import json
+import linecache
+import os
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import torch
+import torch.nn.functional as F
+from small import AUGMENT, same, stop_at, train
+from torch import nn
+from torch.optim import lr_scheduler
+from torch.utils.data import DataLoader, TensorDataset
+
+import mnist_helpers as mh
+from mnist_helpers import checkpoint
+from mnist_helpers.checkpoint import CheckpointError
+from mnist_helpers.data import Split
+from mnist_helpers.train import each_step
+
+
+@pytest.fixture
+def split(tiny):
+    return Split(*tiny, "MNIST", "train")
+
+
+def one_cycle(optimizer, epochs=4):
+    return each_step(lr_scheduler.OneCycleLR(optimizer, 0.1, total_steps=4 * epochs))
+
+
+SCHEDULERS = [
+    None,
+    lambda optimizer: lr_scheduler.StepLR(optimizer, 1, 0.5),
+    lambda optimizer: lr_scheduler.MultiStepLR(optimizer, [1, 2]),
+    one_cycle,
+    lambda optimizer: lr_scheduler.ReduceLROnPlateau(optimizer, patience=0),
+    lambda optimizer: lr_scheduler.LambdaLR(optimizer, lambda epoch: 0.9**epoch),
+    lambda optimizer: each_step(lr_scheduler.SequentialLR(optimizer, [
+        lr_scheduler.LinearLR(optimizer, 0.1, total_iters=4), lr_scheduler.CosineAnnealingLR(optimizer, 12)], [4])),
+]
+
+
+def without_seconds(run):
+    return {name: column for name, column in run.history.items() if name != "seconds"} | {"steps": run.batch_loss}
+
+
+# ---------------------------------------------------------------- going on
+
+
+@pytest.mark.parametrize("scheduler", SCHEDULERS)
+def test_a_stopped_run_goes_on_to_the_same_weights(split, network, tmp_path, scheduler):
+    """With what was made anew, and as in a notebook, where the cell that calls `fit` is run again."""
+    whole = train(network(5), split, epochs=4, scheduler=scheduler, augment=AUGMENT)
+    for anew in (True, False):
+        torch.manual_seed(5)
+        models = [network(5)]
+        optimizer = torch.optim.Adam(models[0].parameters(), lr=1e-2)
+        arguments = {"optimizer": optimizer, "scheduler": scheduler and scheduler(optimizer),
+                     "checkpoint": tmp_path / f"{anew}.pt"}
+        hook = optimizer.register_step_post_hook(lambda *_, steps=iter(range(10)): next(steps))  # in the third epoch
+        loader = mh.Loader(split, 32, augment=AUGMENT)
+        with pytest.raises(StopIteration):
+            mh.fit(models[0], loader, split, epochs=4, **arguments)
+        hook.remove()
+        if anew:
+            run = train(network(5), split, epochs=4, scheduler=scheduler, augment=AUGMENT,
+                        checkpoint=arguments["checkpoint"])
+        else:
+            run = mh.fit(models[0], loader, split, epochs=4, **arguments)
+        assert same(whole.model, run.model) and without_seconds(whole) == without_seconds(run)
+        assert (whole.id, whole.weights) == (run.id, run.weights)
+
+
+def test_a_killed_run_goes_on_to_the_same_weights(tmp_path):
+    """A real SIGKILL in the middle of an epoch, in a process of its own; it draws from `random` and NumPy as well."""
+    script = Path(__file__).with_name("training_to_kill.py")
+
+    def start(path, weights):
+        return subprocess.Popen([sys.executable, script, path, weights], stdout=subprocess.PIPE, text=True)
+
+    whole, process = start("none", tmp_path / "whole.pt"), start(tmp_path / "run.pt", tmp_path / "killed.pt")
+    deadline = time.monotonic() + 60
+    while not (tmp_path / "run.pt").exists() and time.monotonic() < deadline:
+        time.sleep(0.01)
+    time.sleep(0.1)  # into the next epoch
+    process.kill()
+    assert process.wait(30) != 0 and not (tmp_path / "killed.pt").exists() and not list(tmp_path.glob(".*part*"))
+    process = start(tmp_path / "run.pt", tmp_path / "resumed.pt")
+    said, _ = process.communicate(timeout=120)
+    assert process.returncode == 0 and "going on from run.pt" in said
+    assert whole.communicate(timeout=120) and whole.returncode == 0
+    ours, theirs = (torch.load(tmp_path / f"{name}.pt") for name in ("whole", "resumed"))
+    assert all(torch.equal(ours[name], theirs[name]) for name in ours)
+
+
+def test_a_finished_run_is_not_trained_again(split, network, tmp_path):
+    first = train(network(), split, checkpoint=tmp_path / "run.pt")
+    again = train(network(), split, checkpoint=tmp_path / "run.pt", after_step=stop_at(1, AssertionError))
+    assert same(first.model, again.model) and first.history == again.history and not again.model.training
+    with pytest.raises(CheckpointError, match="3 epochs"):
+        train(network(), split, epochs=1, checkpoint=tmp_path / "run.pt")
+
+
+def test_checkpoints_are_written_in_one_step_and_hold_plain_data_only(split, network, tmp_path, monkeypatch):
+    """Loading them cannot run code that somebody put into them."""
+    path, seen, replace = tmp_path / "run.pt", [], os.replace
+
+    def watch(temporary, target):
+        seen.append(torch.load(temporary, weights_only=True)["history"]["val_accuracy"])
+        assert Path(target) == path and len(seen) == 1 or torch.load(path, weights_only=True)
+        replace(temporary, target)
+
+    monkeypatch.setattr(os, "replace", watch)
+    run = train(network(), split, checkpoint=path, scheduler=SCHEDULERS[1])
+    assert [len(each) for each in seen] == [1, 2, 3]
+    assert torch.load(path, weights_only=True)["history"] == run.history and list(tmp_path.iterdir()) == [path]
+
+
+@pytest.mark.parametrize("damage", [lambda content: b"", lambda content: b"not a checkpoint",
+                                    lambda content: content[:-100], "flipped", "another file of PyTorch's"])
+def test_a_damaged_checkpoint_is_named_and_kept(split, network, tmp_path, damage):
+    path = tmp_path / "run.pt"
+    train(network(), split, epochs=1, checkpoint=path)
+    if damage == "flipped":
+        content = path.read_bytes()
+        weights = train(network(), split, epochs=1).model[0].weight.detach().numpy().tobytes()
+        assert content.count(weights) == 1
+        path.write_bytes(content.replace(weights, weights[:-1] + bytes([weights[-1] ^ 1])))
+    elif callable(damage):
+        path.write_bytes(damage(path.read_bytes()))
+    else:
+        torch.save(network().state_dict(), path)
+    content = path.read_bytes()
+    with pytest.raises(CheckpointError, match=r"run\.pt"):
+        train(network(), split, checkpoint=path)
+    assert path.read_bytes() == content
+
+
+# ---------------------------------------------------------------- another recipe
+
+
+def refused(first, second, path, named):
+    """The second call of `fit` with the checkpoint of the first is refused by name, and the file stays."""
+    first()
+    content = path.read_bytes()
+    with pytest.raises(CheckpointError, match=f"(?i){named}.*there, .* here"):
+        second()
+    assert path.read_bytes() == content
+
+
+def smoothed(logits, targets, strength=0.1):
+    return F.cross_entropy(logits, targets, label_smoothing=strength)
+
+
+@pytest.mark.parametrize(("options", "changed", "named"), [
+    ({}, {"batch_size": 16}, "training batches: 32"),
+    ({}, {"drop_last": True}, "training batches"),
+    ({}, {"shuffle": False}, "training batches"),
+    ({}, {"augment": AUGMENT}, "training augmentation"),
+    ({"augment": AUGMENT}, {"augment": mh.Augment(mh.Rotation(10), mh.Translation(0.2))}, "training augmentation"),
+    ({}, {"normalize": torch.Tensor.sqrt}, "training normalization"),
+    ({}, {"normalize": False}, "training normalization"),
+    ({}, {"precision": torch.bfloat16}, "precision"),
+    ({}, {"lr": 0.02}, "optimizer"),
+    ({}, {"val": None}, "validation images"),
+    ({}, {"loss_fn": F.multi_margin_loss}, "loss"),
+    ({"loss_fn": nn.CrossEntropyLoss()}, {"loss_fn": nn.CrossEntropyLoss(label_smoothing=0.1)}, "loss"),
+    ({"loss_fn": nn.CrossEntropyLoss()}, {"loss_fn": nn.CrossEntropyLoss(weight=torch.ones(10))}, "loss"),
+    ({"loss_fn": nn.CrossEntropyLoss(weight=torch.ones(10))},
+     {"loss_fn": nn.CrossEntropyLoss(weight=torch.arange(1.0, 11))}, "loss"),
+    ({"loss_fn": lambda logits, targets: smoothed(logits, targets, 0.1)},
+     {"loss_fn": lambda logits, targets: smoothed(logits, targets, 0.2)}, "loss"),
+    ({}, {"scheduler": SCHEDULERS[1]}, "scheduler"),
+    ({"scheduler": SCHEDULERS[1]}, {"scheduler": lambda optimizer: each_step(SCHEDULERS[1](optimizer))}, "scheduler"),
+    ({"scheduler": SCHEDULERS[1]}, {"scheduler": lambda optimizer: lr_scheduler.StepLR(optimizer, 2)}, "scheduler"),
+    ({"scheduler": SCHEDULERS[2]}, {"scheduler": lambda optimizer: lr_scheduler.MultiStepLR(optimizer, [1, 3])},
+     "scheduler"),
+    ({"scheduler": SCHEDULERS[5]},
+     {"scheduler": lambda optimizer: lr_scheduler.LambdaLR(optimizer, lambda epoch: 0.8**epoch)}, "scheduler"),
+], ids=lambda value: value if isinstance(value, str) else ", ".join(value))
+def test_another_recipe_is_refused_by_name(split, network, tmp_path, options, changed, named):
+    path = tmp_path / "run.pt"
+    refused(lambda: train(network(), split, epochs=1, checkpoint=path, **options),
+            lambda: train(network(), split, epochs=1, checkpoint=path, **options | changed), path, named)
+
+
+def test_another_model_seed_image_or_device_is_refused_by_name(split, network, tmp_path):
+    path = tmp_path / "run.pt"
+    other_labels = Split(split.images, split.labels.roll(1))
+    other_images = Split(split.images.flip(3), split.labels)
+    flat = nn.Sequential(nn.Flatten(), nn.Linear(784, 10))
+    for changed, named in (
+            (lambda: train(network(1), split, checkpoint=path), "seed: 0 there, 1"),
+            (lambda: train(network(), other_labels, val=split, checkpoint=path), "training images"),
+            (lambda: train(network(), other_images, val=split, checkpoint=path), "training images"),
+            (lambda: train(network(), split, val=other_labels, checkpoint=path), "validation images"),
+            (lambda: train(network(), split, val=other_images, checkpoint=path), "validation images"),
+            (lambda: train(flat, split, checkpoint=path), "model")):
+        path.unlink(missing_ok=True)
+        refused(lambda: train(network(), split, epochs=1, checkpoint=path), changed, path, named)
+    content = torch.load(path, weights_only=True)
+    content["recipe"]["device"] = "cuda"  # as if it had been made there
+    torch.save(content, path)
+    with pytest.raises(CheckpointError, match="device: cuda there, cpu here"):
+        train(network(), split, checkpoint=path)
+
+
+@pytest.mark.parametrize("make", [
+    lambda images, labels: DataLoader(TensorDataset(mh.normalize(images), labels), 50),
+    lambda images, labels: DataLoader(Split(images, labels), 50),
+    lambda images, labels: (images, labels)])
+def test_other_validation_images_of_the_same_number_are_refused_however_they_come(split, network, tmp_path, make):
+    path = tmp_path / "run.pt"
+    refused(lambda: train(network(), split, val=make(split.images, split.labels), epochs=1, checkpoint=path),
+            lambda: train(network(), split, val=make(split.images.flip(3), split.labels), epochs=1, checkpoint=path),
+            path, "validation images")
+
+
+@pytest.mark.parametrize(("kind", "options", "changed"), [
+    (torch.optim.SGD, {"weight_decay": 0.1}, {"weight_decay": 0.2}),
+    (torch.optim.SGD, {}, {"lr": 0.2}),
+    (torch.optim.SGD, {"momentum": 0.9}, {"momentum": 0.5}),
+    (torch.optim.SGD, {"momentum": 0.9}, {"momentum": 0.9, "nesterov": True}),
+    (torch.optim.Adam, {}, {"betas": (0.9, 0.9)}),
+    (torch.optim.Adam, {}, {"eps": 1e-6}),
+])
+@pytest.mark.parametrize("in_group", [True, False])
+def test_other_options_of_the_optimizer_are_another_recipe(split, network, tmp_path, kind, options, changed, in_group):
+    def run(given):
+        model, groups = network(), {"lr": 0.1} | given
+        optimizer = kind([{"params": model.parameters(), **groups}]) if in_group else (
+            kind(model.parameters(), **groups))
+        mh.fit(model, mh.Loader(split, 32), None, epochs=1, optimizer=optimizer, checkpoint=tmp_path / "run.pt")
+
+    run(options)
+    run(options)
+    refused(lambda: None, lambda: run(options | changed), tmp_path / "run.pt", "optimizer")
+
+
+# ---------------------------------------------------------------- edited code
+
+CODE = """
+import torch
+from torch import nn
+import mnist_helpers as mh
+STRENGTH = 0.05
+
+class Block(nn.Module):
+    def forward(self, x):
+        return torch.relu(x)  # kept positive
+
+class Net(nn.Module):
+    def __init__(self, width=8):
+        super().__init__()
+        self.first = nn.Conv2d(1, width, 5, stride=4)
+        self.last = nn.Linear(width * 36, 10)
+        self.block = Block()
+
+    def forward(self, x):
+        '''From images to logits.'''
+        x = self.block(self.first(x))
+        return self.last(x.flatten(1))
+
+class Mine(Net):
+    pass
+
+def shifted(images):
+    return images + 0.1
+
+def augment(images, generator):
+    noise = torch.rand(images.shape, generator=generator)
+    return shifted(images / 255 + STRENGTH * noise).clamp(0, 1)
+
+class Noise:
+    def draw(self, n, generator, device):
+        return torch.rand(n, generator=generator, device=device)
+
+    def apply(self, images, draws):
+        return images * (1 - 0.1 * draws.view(-1, 1, 1, 1))
+
+    def __repr__(self):
+        return "Noise()"
+
+def loss(logits, targets):
+    return nn.functional.cross_entropy(logits, targets)
+"""
+
+
+def cell(source, number=[0]):  # noqa: B006
+    """Run source as a notebook does its cells: in `__main__`, from a file that only `linecache` knows."""
+    number[0] += 1
+    name, space = f"/tmp/ipykernel_1/{number[0]}.py", {"__name__": "__main__"}
+    linecache.cache[name] = len(source), None, source.splitlines(keepends=True), name
+    exec(compile(source, name, "exec"), space)
+    return space
+
+
+def module(source, number=[0]):  # noqa: B006
+    """Run source as a file that is imported."""
+    import tempfile
+
+    path = Path(tempfile.mkdtemp()) / "net.py"
+    path.write_text(source)
+    spec = importlib.util.spec_from_file_location("net", path)
+    loaded = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(loaded)
+    return vars(loaded)
+
+
+def train_code(space, split, path, net="Net"):
+    torch.manual_seed(0)
+    train(space[net](), split, epochs=1, checkpoint=path, loss_fn=space["loss"],
+          augment=space["augment"] if net == "Net" else mh.Augment(space["Noise"]()))
+
+
+EDITS = {
+    "forward": ("self.block(self.first(x))", "self.block(self.first(x)) * 1", "model", "Net"),
+    "a block's forward": ("torch.relu(x)", "torch.tanh(x)", "model", "Net"),
+    "another argument": ("width=8", "width=9", "model", "Net"),
+    "an inherited forward": ("self.block(self.first(x))", "self.block(self.first(x)) * 1", "model", "Mine"),
+    "the augmentation": ("images / 255 + ", "images / 255 - ", "augmentation", "Net"),
+    "a constant of the augmentation": ("STRENGTH = 0.05", "STRENGTH = 0.06", "augmentation", "Net"),
+    "a function that the augmentation calls": ("images + 0.1", "images + 0.2", "augmentation", "Net"),
+    "a transform in an Augment": ("1 - 0.1 *", "1 - 0.2 *", "augmentation", "Mine"),
+    "the loss": ("cross_entropy(logits, targets)", "cross_entropy(logits, targets, label_smoothing=0.1)", "loss", "Net"),
+}
+
+
+@pytest.mark.parametrize("where", [cell, module])
+@pytest.mark.parametrize("edit", EDITS)
+def test_edited_code_is_another_recipe(split, tmp_path, where, edit):
+    old, new, named, net = EDITS[edit]
+    assert CODE.count(old) == 1
+    refused(lambda: train_code(where(CODE), split, tmp_path / "run.pt", net),
+            lambda: train_code(where(CODE.replace(old, new)), split, tmp_path / "run.pt", net),
+            tmp_path / "run.pt", named)
+
+
+@pytest.mark.parametrize("where", [cell, module])
+def test_comments_spaces_and_docstrings_are_not(split, tmp_path, where, capsys):
+    edited = CODE.replace("# kept positive", "").replace("        '''From images to logits.'''\n", "# Net\n").replace(
+        "torch.relu(x)", "torch.relu(\n            x,\n        )").replace("class Net", "\n\n# The network\nclass Net").replace(
+        "noise = ", "noise  =  ")
+    train_code(where(CODE), split, tmp_path / "run.pt")
+    train_code(where(edited), split, tmp_path / "run.pt")
+    assert "going on from run.pt: 1 of 1" in capsys.readouterr().out
+
+
+def test_code_without_a_source_is_told_from_other_code_all_the_same(split, tmp_path):
+    def where(source):
+        exec(source, space := {"__name__": "__main__"})
+        return space
+
+    path = tmp_path / "run.pt"
+    train_code(where(CODE), split, path)
+    train_code(where(CODE), split, path)
+    refused(lambda: None, lambda: train_code(where(CODE.replace("torch.relu(x)", "torch.tanh(x)")), split, path), path,
+            "model")
+
+
+def test_a_word_that_pytorch_adds_to_a_repr_changes_nothing(split, network, tmp_path, monkeypatch, capsys):
+    path = tmp_path / "run.pt"
+    loss_fn = nn.CrossEntropyLoss()
+    whole = train(network(), split, epochs=2, loss_fn=loss_fn)
+    train(network(), split, epochs=1, checkpoint=path, loss_fn=loss_fn)
+    told = nn.Conv2d.extra_repr
+    monkeypatch.setattr(nn.Conv2d, "extra_repr", lambda self: told(self) + ", new=True")
+    monkeypatch.setattr(nn.BatchNorm2d, "extra_repr", lambda self: "")
+    run = train(network(), split, epochs=2, checkpoint=path, loss_fn=loss_fn)
+    assert "going on from run.pt: 1 of 2" in capsys.readouterr().out and same(whole.model, run.model)
+
+
+def test_the_recipe_is_the_same_in_another_process(tmp_path):
+    """It has no addresses, and does not depend on how a process hashes its strings."""
+    script = f"""
+import functools, torch, mnist_helpers as mh
+import torch.nn.functional as F
+from mnist_helpers.data import Split
+{CODE}
+torch.manual_seed(0)
+split = Split(torch.zeros(8, 1, 28, 28, dtype=torch.uint8), torch.arange(8))
+model = Net()
+optimizer = torch.optim.Adam(model.parameters())
+run = mh.fit(model, mh.Loader(split, augment=lambda images: images if "a" in {{"a", "b", "c"}} else None), split, epochs=1,
+             optimizer=optimizer, scheduler=torch.optim.lr_scheduler.LambdaLR(optimizer, lambda epoch: 0.9),
+             loss_fn=functools.partial(F.cross_entropy, label_smoothing=0.1))
+import json, sys
+json.dump(run.card["recipe"], open(sys.argv[1], "w"))
+"""
+    for seed in "12":
+        subprocess.run([sys.executable, "-c", script, tmp_path / seed], check=True, env=os.environ | {
+            "PYTHONHASHSEED": seed}, capture_output=True)
+    told = [(tmp_path / seed).read_text() for seed in "12"]
+    assert told[0] == told[1] and "0x" not in told[0]
+
+
+# ---------------------------------------------------------------- replay
+
+
+@pytest.fixture
+def recorded(split, network, tmp_path, monkeypatch):
+    """``start(profile, **changes)`` trains in a profile; what the full one makes is kept and stamped."""
+    monkeypatch.setattr(checkpoint, "project_root", lambda: tmp_path)
+    monkeypatch.delenv("MNIST_COLLECT", raising=False)
+
+    def start(profile, seed=0, images=split.images, model=None, **changes):
+        data = Split(images, split.labels, "MNIST", "train", "mnist", profile)
+        return train(model or network(seed), data, **{"augment": AUGMENT, "epochs": 2} | changes)
+
+    run = start("full")
+    (tmp_path / "results" / "kept").mkdir(parents=True)
+    checkpoint.keep(run, checkpoint.kept_folder())
+    stamp = {"recipe": "", "package": checkpoint.package_digest(), "trace": "recorded"}
+    (tmp_path / "results" / "stamps.json").write_text(json.dumps({run.id: stamp}))
+    return run, start
+
+
+def test_a_replay_is_the_recorded_training(recorded, split, capsys):
+    run, start = recorded
+    capsys.readouterr()
+    again = start("recorded", after_step=stop_at(1, AssertionError))
+    assert again.replayed and not run.replayed and capsys.readouterr().out.count("\n") == 1
+    assert same(run.model, again.model) and (run.id, run.weights) == (again.id, again.weights)
+    assert again.history == run.history and again.batch_loss == pytest.approx(run.batch_loss)
+    ours, theirs = (mh.evaluate(each.model, split) for each in (run, again))
+    assert torch.equal(ours.logits, theirs.logits) and ours.weights == theirs.weights == again.weights
+    assert not start("full").replayed
+
+
+@pytest.mark.parametrize("change", [
+    {"epochs": 1}, {"seed": 1}, {"lr": 0.02}, {"augment": None}, {"batch_size": 16}, {"scheduler": SCHEDULERS[1]},
+    {"images": torch.zeros(100, 1, 28, 28, dtype=torch.uint8)}, {"val": None}], ids=lambda change: ", ".join(change))
+def test_another_training_is_not_replayed_and_says_why(recorded, change, capsys):
+    capsys.readouterr()
+    assert not recorded[1]("recorded", **change).replayed
+    said = capsys.readouterr().out.partition("epoch 1/")[0]
+    named = {"lr": "optimizer", "batch_size": "batches", "images": "training images", "val": "validation images"}
+    assert named.get(*change, *change) in said
+
+
+def test_other_starting_weights_other_draws_and_an_old_package_are_not_replayed(recorded, network, capsys, monkeypatch):
+    run, start = recorded
+    other = network()
+    other[0].weight.data[0] = 0
+    torch.manual_seed(0)
+    assert not start("recorded", model=other).replayed
+    model = network()
+    torch.rand(1)  # the images come in another order
+    assert not start("recorded", model=model).replayed
+    monkeypatch.setattr(checkpoint, "package_digest", lambda: "other")
+    assert not start("recorded").replayed
+    assert capsys.readouterr().out.count("training, since") == 3
+
+
+@pytest.mark.parametrize("damage", ["a part", "other weights", "a neighbour"])
+def test_damaged_weights_are_never_replayed_silently(recorded, damage):
+    run, start = recorded
+    (path,) = checkpoint.kept_folder().iterdir()
+    content = path.read_bytes()
+    if damage == "a part":
+        path.write_bytes(content[:100])
+    elif damage == "other weights":
+        path.write_bytes(content[:-400] + bytes(400))
+        with pytest.raises(CheckpointError, match=run.id):
+            start("recorded")
+        return
+    else:
+        path.write_bytes(content[:100])
+        path.rename(path.with_name("Sequential-s0-00000000.safetensors"))
+    assert not start("recorded").replayed
+
+
+def test_what_is_collected_is_what_is_kept_and_a_trace_is_its_first_losses(recorded, tmp_path, monkeypatch):
+    run, start = recorded
+    monkeypatch.setenv("MNIST_COLLECT", str(tmp_path / "collected"))
+    (tmp_path / "collected").mkdir()
+    start("full")
+    kept = checkpoint.read_kept(tmp_path / "collected" / f"{run.id}.safetensors")
+    assert kept["batch_loss"] == pytest.approx(run.batch_loss) and set(kept["history"]) == set(run.history)
+    assert all(torch.equal(kept["weights"][name], value) for name, value in run.model.state_dict().items())
+    monkeypatch.setattr(checkpoint, "TRACE_STEPS", 3)
+    for precision in (None, torch.bfloat16):
+        whole = start("full", precision=precision)
+        traced = start("trace", precision=precision)
+        content = json.loads((tmp_path / "collected" / f"{whole.id}.trace.json").read_text())
+        assert content["losses"] == traced.batch_loss == whole.batch_loss[:3]
+    assert checkpoint.TRACE_STEPS == 3
