@@ -17,7 +17,7 @@ def pytest_configure(config):
 
 
 def pytest_collection_modifyitems(items):
-    """Have nbval compare what cells tagged ``recorded`` show: it comes from the course's records, whatever the processor.
+    """Have nbval compare what cells tagged ``recorded`` show: the course's records, whatever the processor.
 
     On the digits sample nothing is replayed, and nothing compares.
     """

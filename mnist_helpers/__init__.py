@@ -3,10 +3,8 @@
 try:
     from . import augment, checkpoint, cpu, data, device, loader, optim, plots, stats, train
     from .augment import Augment, Brightness, CenterCropResize, Contrast, Elastic, Rotation, Scale, Translation
-    import contextlib  # TEMPORARY until the course floor is there
-    with contextlib.suppress(ImportError):
-        from .course.records import record
-        from .course.tables import Table, compare, measures, scoreboard, table_so_far, trials
+    from .course.records import record
+    from .course.tables import Table, compare, measures, scoreboard, table_so_far, trials
     from .data import Split, load_mnist, normalize
     from .device import fast_precision, get_device, set_seed
     from .loader import Loader

@@ -32,12 +32,12 @@ NETWORKS = {"Good": "01_good", "Bad": "02_bad", "Digits": "03_digits", "Slow": "
 
 def record(name, notebook, **changes):
     """A valid record of a full run on MNIST, seed 0."""
-    return dict(id=f"{name}-s0-0", notebook=notebook, model=name, parameters=8, seed=0, epochs=1, profile="full",
-                dataset="mnist", train_images=100, val_accuracy=0.5, test_accuracy=0.9, test_loss=0.1, test_correct=90,
-                test_total=100, seconds=1.0, val_curve=[0.5], trace=[1.0],
-                mistakes={str(image): 0 for image in range(10)},
-                card={"device": "cpu", "threads": 1, "precision": "float32", "versions": {"torch": "2"},
-                      "package": checkpoint.package_digest()}) | changes
+    card = {"device": "cpu", "threads": 1, "precision": "float32", "versions": {"torch": "2"},
+            "package": checkpoint.package_digest()}
+    return {"id": f"{name}-s0-0", "notebook": notebook, "model": name, "parameters": 8, "seed": 0, "epochs": 1,
+            "profile": "full", "dataset": "mnist", "train_images": 100, "val_accuracy": 0.5, "test_accuracy": 0.9,
+            "test_loss": 0.1, "test_correct": 90, "test_total": 100, "seconds": 1.0, "card": card, "val_curve": [0.5],
+            "trace": [1.0], "mistakes": {str(image): 0 for image in range(10)}} | changes
 
 
 def cell(source, *tags):

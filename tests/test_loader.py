@@ -64,7 +64,7 @@ def test_it_takes_the_place_of_a_dataloader(split):
         for (inputs, targets), (images, labels) in zip(ours, theirs, strict=True):
             assert inputs.shape == images.shape and targets.dtype == labels.dtype
             assert inputs.dtype == torch.float32
-            assert shuffle or torch.equal(inputs, mh.normalize(images)) and torch.equal(targets, labels)
+            assert shuffle or (torch.equal(inputs, mh.normalize(images)) and torch.equal(targets, labels))
     inputs, targets = together(mh.Loader(split, batch_size=32))
     order = [int((mh.normalize(split.images) == image).flatten(1).all(1).nonzero()) for image in inputs]
     assert sorted(order) == list(range(100)) != order and targets.tolist() == split.labels[order].tolist()

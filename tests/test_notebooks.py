@@ -6,8 +6,8 @@ import builtins
 import json
 import re
 import subprocess
-import sys
 import symtable
+import sys
 
 import colab_like
 import nbformat

@@ -18,15 +18,16 @@ from math import isnan
 
 from PIL import Image
 
+from ..data import project_root
 from ..files import replace_file
 from ..stats import mean_over_seeds
+from . import catalogue, records
 
 NO_BREAK = "\N{NO-BREAK SPACE}"
 MARK = re.compile(r"(?:([+−-]?\d[\d,]*(?:\.\d+)?)((?: ?%| points?)?\*{0,2} ?))?<!-- = (.*?) -->")
 MEASURES = {"test": ("test_accuracy", 100), "same measure": ("augmented_train_accuracy", 100),
             "validation": ("val_accuracy", 100), "parameters": ("parameters", 1), "epochs": ("epochs", 1)}
-LESSONS = {"lesson 1": "baseline", "lesson 2": "smaller", "lesson 3": "20 epochs", "lesson 4": "batch norm",
-           "lesson 5": "under 20k", "lesson 6": "dropout", "lesson 7": "dropout everywhere"}
+LESSONS = {f"lesson {network.lesson}": network.title for network in catalogue.lessons()}
 # How the picture names and draws each measure, and where the name stands: lesson and accuracy.
 NAMES = {"published": ("published, on training images", "x:", 4.75, 98.62),
          "same measure": ("ours, on training images", "s-", 4, 99.75),
@@ -35,17 +36,16 @@ PICTURES = {"results/three_measures_light.png": ("#ffffff", "#1f2328", "#d1d9e0"
             "results/three_measures_dark.png": ("#0d1117", "#e6edf3", "#30363d", "#9ea7b3", "#F0914A", "#56B4E9")}
 
 
-def measured(seeds, published):
-    """``{subject: {measure: {seed: value}}}`` of the course's own runs ``{entry: {seed: run}}`` and of the
-    ``published`` accuracies ``{entry: accuracy}``. An entry is ``notebook`` or ``notebook: network``."""
+def measured():
+    """``{subject: {measure: {seed: value}}}`` of the course's own records and of what was published."""
     values = {}
-    for entry, runs in seeds.items():
-        notebook, _, network = entry.partition(": ")
-        values[network or f"lesson {int(notebook[:2])}"] = own = {
-            name: {seed: scale * run[key] for seed, run in sorted(runs.items()) if run.get(key) is not None}
-            for name, (key, scale) in MEASURES.items()}
-        if published.get(entry) is not None:
-            own["published"] = {0: 100 * published[entry]}
+    for name, runs in records.by_seed().items():
+        network = catalogue.network(name)
+        values[f"lesson {network.lesson}" if network.lesson else name] = own = {
+            measure: {seed: scale * run[key] for seed, run in sorted(runs.items()) if run.get(key) is not None}
+            for measure, (key, scale) in MEASURES.items()}
+        if network.published:
+            own["published"] = {0: 100 * network.published["accuracy"]}
     return values
 
 
@@ -107,15 +107,16 @@ def results_table(find):
     return markdown(["lesson", ">parameters", ">epochs", ">published", ">same measure", ">test", ">gain"], *rows)
 
 
-def scoreboard(find, entries):
-    """The table of the challenges, of entries ``(notebook, network, challenge, published, how)``."""
+def scoreboard(find):
+    """The table of the challenges."""
     rows, before = [], ""
-    for notebook, network, challenge, published, how in entries:
-        rows.append([challenge * (challenge != before), f"[{network}](../notebooks/challenges/{notebook}.ipynb)",
-                     f"{find(network, 'parameters'):,.0f}", f"{find(network, 'epochs'):.0f}",
-                     plus_minus(find, network),
-                     f"{100 * published:.2f}: {how}" if published else ""])
-        before = challenge
+    for network in catalogue.challenges():
+        published = network.published
+        rows.append([network.challenge * (network.challenge != before),
+                     f"[{network.name}](../notebooks/{network.notebook_file})", f"{network.parameters:,}",
+                     f"{network.epochs}", plus_minus(find, network.name),
+                     f"{100 * published['accuracy']:.2f}: {published['images']}" if published else ""])
+        before = network.challenge
     return markdown(["challenge", "network", ">parameters", ">epochs", ">test", "published"], *rows)
 
 
@@ -175,10 +176,11 @@ def between(text, name, content):
     return text[: start + len(markers[0])] + "\n" + content + "\n" + text[end:]
 
 
-def pages(root, find, tables):
-    """``{path: text}`` of the README and the pages of ``site/`` as the records have them. ``tables`` made elsewhere
-    are given as ``{"site/speed.md": {"benchmarks": Markdown}}``."""
-    tables = {"README.md": {"picture": picture(find), "results": results_table(find)}} | tables
+def pages(find, root=None) -> dict:
+    """``{path: text}`` of the README and the pages of ``site/`` as the records have them."""
+    root = root or project_root()
+    tables = {"README.md": {"picture": picture(find), "results": results_table(find)},
+              "site/challenges.md": {"scoreboard": scoreboard(find)}}
     texts = {}
     for path in [root / "README.md", *sorted((root / "site").glob("*.md"))]:
         text = path.read_text(encoding="utf-8")
@@ -188,9 +190,10 @@ def pages(root, find, tables):
     return texts
 
 
-def write_pages(root, find, tables):
-    """Write what `pages` returns, and the pictures if they show other figures than ``find`` has."""
-    for path, text in pages(root, find, tables).items():
+def write_pages() -> None:
+    """Write what `pages` returns, and the pictures if they show other figures than the records."""
+    find, root = recorded(measured()), project_root()
+    for path, text in pages(find).items():
         if text != path.read_text(encoding="utf-8"):
             replace_file(path, text)
     for name, colors in PICTURES.items():

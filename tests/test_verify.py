@@ -1,0 +1,172 @@
+"""Records against the code as it stands: the first steps of each training are taken again and compared."""
+
+import copy
+import os
+
+import project as small
+import pytest
+import torch
+
+from mnist_helpers import checkpoint, data
+from mnist_helpers.__main__ import main
+from mnist_helpers.course import catalogue, notebooks, processes, records, stamps, verify
+
+RECIPE = """
+import torch
+from torch import nn
+import mnist_helpers as mh
+
+WIDTH = 4 * 2
+
+
+class Good(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.first, self.norm, self.last = nn.Linear(784, WIDTH), nn.BatchNorm1d(WIDTH), nn.Linear(WIDTH, 10)
+
+    def forward(self, x):
+        return self.last(self.norm(self.first(x.flatten(1))).relu())
+
+
+def train(lr):
+    mh.set_seed(SEED)
+    images = torch.randint(0, 256, (120, 1, 28, 28), dtype=torch.uint8)
+    split = mh.Split(images, torch.arange(120) % 10, "noise", "train", "mnist", mh.data.profile())
+    model = Good()
+    return mh.fit(model, mh.Loader(split, batch_size=8), None, epochs=1,
+                  optimizer=torch.optim.Adam(model.parameters(), lr=lr))
+
+
+run = train(lr=1e-3)
+"""
+
+
+@pytest.fixture
+def course(tmp_path, monkeypatch):
+    """A notebook that trains for a moment, with its record and what it kept, of the recipe and of an experiment."""
+    small.settle(tmp_path, monkeypatch.setattr)
+    path = small.write(tmp_path / "notebooks" / "01_good.ipynb", small.cell("SEED = 5\nCHECKPOINT = 'x.pt'", "parameters"),
+                       small.cell("1 / 0"), small.cell(RECIPE, "recipe"), small.cell("train(lr=2e-3)", "experiment"))
+    monkeypatch.setattr(processes, "each_in_a_process", lambda function, jobs: ((job, function(*job)) for job in jobs))
+    for name in ("MNIST_PROFILE", "MNIST_COLLECT", "OMP_NUM_THREADS", "TQDM_DISABLE", "MPLBACKEND",
+                 *notebooks.KEEP_FREED_MEMORY):
+        monkeypatch.setenv(name, "1")  # put back afterwards
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    checkpoint.kept_folder().mkdir(parents=True)
+    os.environ |= {"MNIST_PROFILE": "full", "MNIST_COLLECT": str(checkpoint.kept_folder())}
+    run = verify.run_cells(notebooks.tagged(notebooks.read(path), *verify.TRAINING), path.name, seed=0)["run"]
+    made = small.record("Good", "01_good", id=run.id, trace=run.batch_loss,
+                        card=run.card | {"package": checkpoint.package_digest()})
+    records.keep(made, notebooks.recipe_digest(path))
+    yield path
+    torch.set_num_threads(threads)
+
+
+def verdicts(path):
+    return {verdict.id: verdict.finding for verdict in verify.verify([path]) if not verdict.same}
+
+
+def one():
+    return records.course_records()[0]
+
+
+def edit(path, old, new):
+    text = path.read_text(encoding="utf-8")
+    assert old in text
+    path.write_text(text.replace(old, new), encoding="utf-8")
+
+
+def test_a_harmless_change_costs_no_training(course, monkeypatch, capsys):
+    edit(course, "WIDTH = 4 * 2", "WIDTH  =  4*2  # a comment")
+    assert stamps.stale(one()) is None
+    monkeypatch.setattr(checkpoint, "package_digest", lambda: "another")
+    assert stamps.stale(one())
+    assert main(["verify", "01_good"]) == 0, capsys.readouterr()
+    assert stamps.stale(one()) is None and checkpoint.stamps()[one()["id"]]["trace"] == "verified"
+    assert [stamp["package"] for stamp in checkpoint.stamps().values()] == ["another"] * 2, "the experiment's, too"
+
+
+def test_another_arithmetic_makes_every_run_stale_by_name(course, monkeypatch, capsys):
+    step = torch.optim.Adam.step
+
+    def otherwise(self, *arguments):
+        self.param_groups[0]["eps"] = 1e-4
+        return step(self, *arguments)
+
+    monkeypatch.setattr(torch.optim.Adam, "step", otherwise)
+    assert main(["verify", "01_good"]) == 1
+    out, err = capsys.readouterr()
+    assert all(path.stem in err for path in checkpoint.kept_folder().iterdir()) and out.count("STALE") == 2
+    assert stamps.stale(one()) and verify.not_replayable(course)
+    monkeypatch.undo()
+
+
+def test_nothing_that_differs_is_replayed(course, monkeypatch):
+    monkeypatch.setattr(checkpoint, "package_digest", lambda: "another")
+    monkeypatch.setattr(verify, "difference", lambda *_: "it differs")
+    assert verdicts(course)
+    card = checkpoint.read_kept(next(checkpoint.kept_folder().glob(f"{one()['id']}*")))["card"]
+    assert checkpoint.find_kept(one()["id"], card)[0] is None
+
+
+@pytest.mark.parametrize(("old", "new", "said"), [
+    ("run = train(lr=1e-3)", "run = train(lr=1e-2)", "0.01"), ("relu", "tanh", "recipe"), ("WIDTH = 4", "WIDTH = 5", "recipe"),
+    ("run = train(lr=1e-3)", "pass", "no"), ("run = train(lr=1e-3)", "1 / 0", "ZeroDivisionError")])
+def test_another_recipe_is_named(course, old, new, said):
+    edit(course, old, new)
+    (finding, *_) = [text for id, text in verdicts(course).items() if id in (one()["id"], "seed 0")]
+    assert said in finding and stamps.stale(one())
+
+
+def test_losses_are_compared_to_the_bit_only_on_the_same_machine(course):
+    kept = verify._kept(one()["id"])
+    same = [{"id": kept["id"], "card": kept["card"], "losses": kept["batch_loss"]}]
+    assert verify.difference(kept, same) is None
+    other = copy.deepcopy(same)
+    other[0]["card"]["threads"] = 64
+    for scale, ours, theirs in ((1 + 1e-6, False, True), (1.01, False, False)):
+        same[0]["losses"] = other[0]["losses"] = [scale * loss for loss in kept["batch_loss"]]
+        assert (verify.difference(kept, same) is None, verify.difference(kept, other) is None) == (ours, theirs)
+    other[0]["losses"] = kept["batch_loss"]
+    other[0]["card"]["start"]["draws"] += 1
+    assert verify.difference(kept, other)
+
+
+def test_a_notebooks_networks_are_importable(course, tmp_path):
+    """They are found by pickle in a fresh process, and compiled by TorchScript, which reads their source."""
+    module = notebooks.network("01_good")
+    assert module is notebooks.network("Good") is notebooks.network(course) and module.WIDTH == 8
+    assert not hasattr(module, "run") and not hasattr(module, "SEED")
+    model = notebooks.trained("Good")
+    assert not model.training
+    images = torch.rand(3, 1, 28, 28)
+    torch.testing.assert_close(torch.jit.script(model)(images), model(images))
+    torch.save(model, tmp_path / "model.bin")
+    from mnist_helpers.course import networks
+
+    del __import__("sys").modules[module.__name__]
+    again = torch.load(tmp_path / "model.bin", weights_only=False)
+    torch.testing.assert_close(again(images), model(images))
+    edit(course, "4 * 2", "4 * 3")
+    assert notebooks.network("01_good").WIDTH == 12, "the file counts as it stands"
+    with pytest.raises(ValueError):
+        networks.module_of(tmp_path / "elsewhere.ipynb")
+
+
+def test_the_lessons_networks_are_those_of_the_catalogue(monkeypatch):
+    """Each is there, with the parameters that the catalogue promises, and takes an image."""
+    for network in catalogue.networks():
+        model = getattr(notebooks.network(network.name), network.name)()
+        assert sum(parameter.numel() for parameter in model.parameters()) == network.parameters, network.name
+        assert model.eval()(torch.zeros(2, 1, 28, 28)).shape == (2, 10)
+
+
+def test_every_recipe_trains_its_first_steps(mnist_root, monkeypatch):
+    """In a process of its own, as the command does it; one lesson stands for all, since each takes ten seconds."""
+    path = notebooks.find(["05_under_20k"])[0]
+    job = path, path.read_text(encoding="utf-8"), 0
+    monkeypatch.setenv("MNIST_ROOT", str(data.default_root()))
+    ((_, (traces, error)),) = processes.each_in_a_process(verify.trace, [job])
+    assert error is None and [each["card"]["model"] for each in traces] == ["Under20K"]
+    assert len(traces[0]["losses"]) == checkpoint.TRACE_STEPS and traces[0]["card"]["threads"] == 1
