@@ -10,7 +10,6 @@ import tempfile
 import time
 from pathlib import Path
 
-import nbformat
 import numpy as np
 import torch
 
@@ -63,7 +62,7 @@ def point(images, epochs, batch_size, width):
 def lesson_peak():
     """The most memory the kernel of the first lesson holds, run in full on the CPU, in MB or None as in
     `peak_megabytes`: its code cells, in a process of their own."""
-    notebook = nbformat.read(notebooks.find(["01_baseline"])[0], as_version=4)
+    notebook = notebooks.read(notebooks.lessons()[0])
     code = ["import torch, mnist_helpers\nmnist_helpers.get_device = lambda: torch.device('cpu')",
             *(cell.source for cell in notebook.cells if cell.cell_type == "code")]
     tell = "from benchmarks import growth\nprint()\nprint(growth.peak_megabytes() or '')"

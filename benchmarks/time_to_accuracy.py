@@ -6,8 +6,6 @@ import subprocess
 import sys
 import time
 
-import nbformat
-
 from mnist_helpers.course import notebooks, records
 from mnist_helpers.course.tables import Table
 from mnist_helpers.stats import mean_over_seeds
@@ -20,10 +18,9 @@ CASE, PUBLISHED_EPOCHS = "six convolutions", 15  # the first epoch at which it w
 
 def recipe(seed):
     """The code of the notebook's cells tagged ``recipe``, under a seed: what is timed is what the notebook shows."""
-    (path,) = notebooks.find([NOTEBOOK])
-    tagged = {tag: [cell.source for cell in nbformat.read(path, as_version=4).cells
-                    if tag in cell.metadata.get("tags", [])] for tag in ("parameters", "recipe")}
-    return "\n".join([*tagged["parameters"], f"SEED = {seed}", *tagged["recipe"]])
+    notebook = notebooks.read(notebooks.find([NOTEBOOK])[0])
+    parameters, cells = ([cell.source for cell in notebooks.tagged(notebook, tag)] for tag in ("parameters", "recipe"))
+    return "\n".join([*parameters, f"SEED = {seed}", *cells])
 
 
 def timed(seed, device):

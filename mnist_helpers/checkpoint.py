@@ -38,7 +38,8 @@ class Checkpoint:
         """Write it in one step, so that being killed here leaves the previous one."""
         content = {name: part.state_dict() for name, part in self.parts.items()}
         generator = getattr(self.loader, "generator", None)
-        content |= {"recipe": self.run.card["recipe"], "history": self.run.history, "batch_loss": self.run.batch_loss,
+        content |= {"id": self.run.id, "start": self.run.card["start"], "recipe": self.run.card["recipe"],
+                    "history": self.run.history, "batch_loss": self.run.batch_loss,
                     "generator": generator.get_state() if generator is not None else None,
                     "random_state": random_state(device_of(self.run.model))}
         buffer = io.BytesIO()  # in memory first: an interrupt or a full disk then leaves nothing half done
@@ -62,6 +63,7 @@ class Checkpoint:
             generator.set_state(content["generator"])
         set_random_state(content["random_state"], device_of(self.run.model))
         self.run.history, self.run.batch_loss = content["history"], content["batch_loss"]
+        self.run.id, self.run.card["start"] = content["id"], content["start"]  # where it began is where it stopped then
         print(f"going on from {path.name}: {done} of {epochs} epochs are done")
 
     def _read(self):
@@ -72,7 +74,8 @@ class Checkpoint:
                 if damaged := archive.testzip():
                     raise ValueError(f"{damaged} has another checksum")
             content = torch.load(self.path, map_location="cpu", weights_only=True)
-            missing = {*self.parts, "recipe", "history", "batch_loss", "generator", "random_state"} - set(content)
+            needed = {"id", "start", "recipe", "history", "batch_loss", "generator", "random_state"}
+            missing = {*self.parts, *needed} - set(content)
             if missing or not isinstance(content["recipe"], dict) or "seconds" not in content["history"]:
                 raise ValueError(f"it lacks {', '.join(sorted(missing)) or 'a history'}")
         except Exception as error:  # torch.load raises whatever the damage makes it stumble over

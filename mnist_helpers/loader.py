@@ -134,6 +134,11 @@ def checked_pair(data):
     """Images and labels of a `Split` or a pair, as tensors. Raises `ValueError` if they do not fit."""
     images, labels = (data.images, data.labels) if isinstance(data, Split) else data
     images, labels = torch.as_tensor(images), torch.as_tensor(labels)
+    if not images.is_floating_point() and images.dtype != torch.uint8:
+        if images.numel() and not 0 <= images.min() <= images.max() <= 255:
+            raise ValueError(f"integer images are pixels of 0 to 255, and these reach from {images.min().item()} to "
+                             f"{images.max().item()}: scale them")
+        images = images.to(torch.uint8)
     if len(images) != len(labels):
         raise ValueError(f"{len(images):,} images but {len(labels):,} labels: each image needs one label")
     if len(labels) == 0:
@@ -183,6 +188,8 @@ def feed(batches: Iterable, device: torch.device):
         inputs, targets = (part.to(device) for part in split_batch(batch))
         if not number and inputs.is_floating_point():
             check_range(inputs)
+        if inputs.dtype == torch.float64:  # NumPy's default; networks compute in float32
+            inputs = inputs.float()
         yield normalized(inputs), targets if targets.is_floating_point() else targets.long()
 
 

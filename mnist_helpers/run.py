@@ -60,7 +60,7 @@ def _card(model, train, epochs, recipe, start):
     """What makes a run, as plain data."""
     device, data = device_of(model), getattr(train, "dataset", None)
     return {"model": type(model).__name__, "parameters": sum(p.numel() for p in model.parameters()),
-            "seed": torch.initial_seed(), "epochs": epochs, "images": len(data) if hasattr(data, "__len__") else None,
+            "seed": torch.initial_seed(), "epochs": epochs, "images": length_of(data),
             "source": getattr(data, "source", ""), "dataset": getattr(data, "dataset", ""),
             "profile": getattr(data, "profile", "full"), "device": describe(device),
             "instructions": torch.backends.cpu.get_cpu_capability() if device.type == "cpu" else "",
@@ -68,6 +68,14 @@ def _card(model, train, epochs, recipe, start):
             "versions": {"python": platform.python_version(), "torch": version("torch"),
                          "torchvision": version("torchvision")},
             "package": checkpoint.package_digest(), "recipe": recipe, "start": start}
+
+
+def length_of(data) -> int | None:
+    """How many there are; None of a stream."""
+    try:
+        return len(data)
+    except TypeError:
+        return None
 
 
 def replay(run: Run) -> bool:

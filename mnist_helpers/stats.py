@@ -57,12 +57,14 @@ def newcombe_paired_interval(mistakes_a: Iterable, mistakes_b: Iterable, total: 
     Source: R. G. Newcombe, "Improved confidence intervals for the difference between binomial proportions based on
     paired data" (1998), method 10.
 
-    Raises `ValueError` as `wilson_interval` does.
+    Raises `ValueError` as `wilson_interval` does, and for more mistakes than images.
     """
     mistakes_a, mistakes_b = set(mistakes_a), set(mistakes_b)
     only_a, only_b = len(mistakes_b - mistakes_a), len(mistakes_a - mistakes_b)  # that only this one gets right
     neither = len(mistakes_a & mistakes_b)
     both = total - only_a - only_b - neither
+    if both < 0:
+        raise ValueError(f"{total - both} different mistakes on {total} images is no accuracy")
     low_a, high_a = wilson_interval(both + only_a, total, confidence)
     low_b, high_b = wilson_interval(both + only_b, total, confidence)
     a, b = (both + only_a) / total, (both + only_b) / total

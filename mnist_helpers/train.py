@@ -20,7 +20,7 @@ from .check import LOOK, check_loss, check_network
 from .device import device_of
 from .loader import Loader, batches_of, feed, first_images
 from .measure import count_correct, evaluate
-from .run import Interrupted, Run, ended, last_epoch, new_run, replay, traced
+from .run import Interrupted, Run, ended, last_epoch, length_of, new_run, replay, traced
 
 REFRESH_SECONDS = 0.5
 
@@ -136,7 +136,7 @@ def fit(model, train, val, *, epochs: int, optimizer, scheduler=None, loss_fn: C
         scheduler.step()
 
     for epoch in range(len(run.history["seconds"]) + 1, epochs + 1):
-        bar = tqdm(total=_length(train), desc=f"epoch {epoch}/{epochs}", file=sys.stdout, mininterval=0.2, ncols=79,
+        bar = tqdm(total=length_of(train), desc=f"epoch {epoch}/{epochs}", file=sys.stdout, mininterval=0.2, ncols=79,
                    bar_format="{desc} {percentage:3.0f}%|{bar}| {elapsed}{postfix}")
         started = time.perf_counter()
         try:
@@ -184,12 +184,8 @@ def _as_batches(train, val, device):
     return train, val
 
 
-def _length(batches):
-    return len(batches) if hasattr(batches, "__len__") else None
-
-
 def _check(model, train, val, epochs, optimizer, scheduler, every_step, loss_fn):
-    steps = _length(train)
+    steps = length_of(train)
     if epochs < 1:
         raise ValueError(f"epochs must be at least 1, not {epochs}")
     if steps == 0:

@@ -22,7 +22,8 @@ from pathlib import Path
 
 import nbformat
 
-from mnist_helpers import data, notebooks
+from mnist_helpers import data
+from mnist_helpers.course import notebooks
 
 # Of Colab's own list for Python 3.13 (https://github.com/googlecolab/backend-info, August 2026) what the notebooks
 # import and what runs them; notebook, since a newer one needs JupyterLab. Left out is what Colab has on some machines
@@ -132,7 +133,7 @@ def main():
         python = venv / "bin" / "python"
         pip(python, "install", "-qq", *PINS)
         (Path(folder) / "sitecustomize.py").write_text(STAND_IN)  # which every Python runs when it starts
-        settings = address_book(folder) | {"PYTHONPATH": folder, "MNIST_PROFILE": "quick", "MNIST_RUN_RECORD": "",
+        settings = address_book(folder) | {"PYTHONPATH": folder, "MNIST_PROFILE": "quick",
                                            "MNIST_ROOT": str(data.default_root().resolve())}
         checks = [(path.name, walk, (python, path, settings)) for path in paths]
         checks += [(name, trouble, (python, old, new, settings | more)) for name, (old, new, more) in TROUBLES.items()]

@@ -1,4 +1,4 @@
-"""Run the recipe of a notebook on the digits sample, and be killed in the middle: for the tests, as a process of its own.
+"""Run the recipe of a notebook for three epochs of the digits sample, and be killed in the middle: for the tests.
 
     python recipe_to_kill.py NOTEBOOK CHECKPOINT [STEP]
 
@@ -11,6 +11,7 @@ import os
 import sys
 
 import torch
+from torch.optim.optimizer import register_optimizer_step_post_hook
 
 from mnist_helpers import data
 from mnist_helpers.course import notebooks
@@ -40,15 +41,19 @@ def stop_at(step, stop):
         done.append(1)
         if len(done) == step:
             stop()
-    return torch.optim.optimizer.register_optimizer_step_post_hook(count)
+    return register_optimizer_step_post_hook(count)
 
 
 def no_mnist(*unused):
     raise data.DownloadError("this does without it")
 
 
+def at_most_three(dataset, full):
+    return min(full, 3)
+
+
 if __name__ == "__main__":
-    data.fetch = no_mnist
+    data.fetch, data.Dataset.epochs = no_mnist, at_most_three
     torch.set_num_threads(1)
     notebook, checkpoint, *steps = sys.argv[1:]
     for step in map(int, steps):

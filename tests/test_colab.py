@@ -8,7 +8,8 @@ import colab_like
 import nbformat
 import pytest
 
-from mnist_helpers import data, notebooks
+from mnist_helpers import data
+from mnist_helpers.course import notebooks
 
 # Run with -S, so that nothing finds the course as it is installed here; its requirements are found all the same.
 PACKAGES = [path for path in sys.path if path.endswith(("site-packages", "dist-packages"))]

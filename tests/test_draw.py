@@ -3,12 +3,15 @@
 import base64
 import json
 import math
+import time
 
+import nbformat
 import pytest
 import torch
 from torch import nn
 
-from mnist_helpers import draw, notebooks
+from mnist_helpers import checkpoint
+from mnist_helpers.course import draw, notebooks, records
 
 DRAWINGS = json.loads((notebooks.folder() / "drawings.json").read_text(encoding="utf-8"))["drawings"]
 DIGITS = {name: strokes for name, strokes in DRAWINGS.items() if name[0].isdigit()}
@@ -169,6 +172,36 @@ def test_the_remark_fits():
     assert "a dot" not in draw.remark(DRAWINGS["1"], all_saying(1, 1, 1))
 
 
+def test_looks_leave_a_network_as_it_was():
+    """Also one in train mode, with batch norm and dropout, in which one part is frozen."""
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Flatten(), nn.Linear(784, 8), nn.BatchNorm1d(8), nn.Dropout(), nn.BatchNorm1d(8),
+                          nn.Linear(8, 10))
+    model[4].eval()
+    modes = [module.training for module in model.modules()]
+    state = {name: value.clone() for name, value in model.state_dict().items()}
+    image = draw.prepare(DRAWINGS["3"])
+    first = draw.answers(image, {"mine": model})["mine"]
+    for _ in range(39):
+        assert torch.equal(draw.answers(image, {"mine": model})["mine"], first), "dropout is off"
+    draw.Canvas({"mine": model}, DRAWINGS["3"])
+    assert modes == [module.training for module in model.modules()]
+    assert all(torch.equal(value, state[name]) for name, value in model.state_dict().items())
+
+
+@pytest.mark.parametrize("strokes", [[[[x % 280, x // 400] for x in range(100_000)]],
+                                     [[[x % 280, x // 400]] for x in range(100_000)], [[]] * 100_000],
+                         ids=["one stroke", "dots", "empty strokes"])
+def test_a_hundred_thousand_points_are_answered_at_once(strokes, models):
+    started = time.process_time()
+    draw.Canvas(models, strokes)
+    assert time.process_time() - started < 2
+    kept = draw.cleaned(strokes)
+    assert sum(map(len, kept)) <= 2 * draw.MOST_POINTS
+    if kept:
+        assert draw.extent(kept)[2] > 270 and draw.extent(kept)[3] > 240, "they are spread over the whole drawing"
+
+
 # ---------------------------------------------------------------- the canvas, without a page
 
 
@@ -186,27 +219,22 @@ def test_the_canvas_answers_when_strokes_arrive(models):
 
 def test_without_a_kernel_a_picture_stands_for_the_canvas(models):
     """`notebooks.save` keeps it, and leaves out the widget."""
-    import nbformat
-
     data, metadata = draw.Canvas(models, DRAWINGS["3"])._repr_mimebundle_()
     assert "application/vnd.jupyter.widget-view+json" in data
     assert base64.b64decode(data["image/png"]).startswith(b"\x89PNG")
-    kept = notebooks._as_seen(nbformat.v4.new_output("display_data", data, metadata=metadata))
+    kept = notebooks.as_seen(nbformat.v4.new_output("display_data", data, metadata=metadata))
     assert "application/vnd.jupyter.widget-view+json" not in kept.data and "image/png" in kept.data
-
-
-def test_the_page_and_the_package_agree():
-    page = (notebooks.folder().parent / "mnist_helpers" / "draw.js").read_text(encoding="utf-8")
-    assert f"const SIZE = {draw.SIZE};" in page and f"const PEN = {draw.PEN};" in page
 
 
 # ---------------------------------------------------------------- with the course's networks
 
 
 def test_the_lessons_networks_read_the_stored_drawings():
-    if not all(notebooks.weights_file(path).exists() for path in notebooks.find()):
+    paths = notebooks.find()
+    recorded = {run["notebook"]: run["id"] for runs in records.by_seed().values() for seed, run in runs.items() if not seed}
+    if not all((checkpoint.kept_folder() / f"{recorded.get(path.stem)}.safetensors").exists() for path in paths):
         pytest.skip("needs the weights of the lessons")
-    models = {path.stem: notebooks.trained(path) for path in notebooks.find()}
+    models = {path.stem: notebooks.trained(path) for path in paths}
     assert not any(model.training for model in models.values())
     for name, strokes in DIGITS.items():
         digits = [p.argmax().item() for p in draw.answers(draw.prepare(strokes), models).values()]

@@ -13,7 +13,7 @@ import urllib.request
 import nbformat
 import pytest
 
-from mnist_helpers import notebooks
+from mnist_helpers.course import notebooks
 
 SHOWN = ["01_baseline", "05_under_20k", "draw_a_digit"]
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")

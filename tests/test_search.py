@@ -22,8 +22,10 @@ TEACHER = {"net": "c5s2-4 gap", "activation": "gelu", "epochs": 1, "batch": 50}
 @pytest.fixture
 def dataset(tiny, monkeypatch, tmp_path):
     """A tiny dataset that says it is MNIST, without test images, in a project of its own."""
-    monkeypatch.setattr(data, "project_root", lambda: tmp_path)
-    return SimpleNamespace(name="mnist", profile="full", train=tiny, val=tiny)
+    for module in (data, tables):
+        monkeypatch.setattr(module, "project_root", lambda: tmp_path)
+    split = data.Split(*tiny)
+    return SimpleNamespace(name="mnist", profile="full", train=split, val=split)
 
 
 @pytest.mark.parametrize(("line", "parameters"), [

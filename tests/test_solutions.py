@@ -19,7 +19,8 @@ import nbformat
 import pytest
 import torch
 
-from mnist_helpers import data, notebooks
+from mnist_helpers import data
+from mnist_helpers.course import notebooks
 
 PATHS = notebooks.every()
 NO_CODE = "There is no code to write."

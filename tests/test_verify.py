@@ -111,8 +111,8 @@ def test_nothing_that_differs_is_replayed(course, monkeypatch):
 
 
 @pytest.mark.parametrize(("old", "new", "said"), [
-    ("run = train(lr=1e-3)", "run = train(lr=1e-2)", "0.01"), ("relu", "tanh", "recipe"), ("WIDTH = 4", "WIDTH = 5", "recipe"),
-    ("run = train(lr=1e-3)", "pass", "no"), ("run = train(lr=1e-3)", "1 / 0", "ZeroDivisionError")])
+    ("run = train(lr=1e-3)", "run = train(lr=1e-2)", "0.01"), ("relu", "tanh", "model"), ("WIDTH = 4", "WIDTH = 5", "8"),
+    ("run = train(lr=1e-3)", "pass", "0.001"), ("run = train(lr=1e-3)", "1 / 0", "ZeroDivisionError")])
 def test_another_recipe_is_named(course, old, new, said):
     edit(course, old, new)
     (finding, *_) = [text for id, text in verdicts(course).items() if id in (one()["id"], "seed 0")]

@@ -1,0 +1,96 @@
+"""What imports what: two floors, the course's above the lessons', and no way back up."""
+
+import ast
+import subprocess
+import sys
+import tomllib
+
+import pytest
+
+from mnist_helpers import data
+from mnist_helpers.course import doctor
+
+ROOT = data.project_root()
+PACKAGE = ROOT / "mnist_helpers"
+# What a lesson uses, in the order the data walks through it: each module imports only modules before it.
+FLAT = ["files", "data", "augment", "loader", "device", "recipe", "measure", "checkpoint", "check", "run", "train", "cpu",
+        "optim", "summary", "stats", "plots"]
+COURSE = ["catalogue", "processes", "notebooks", "networks", "stamps", "records", "tables", "pages", "study", "verify",
+          "publish", "doctor", "draw"]
+SHOWN = {"records", "tables"}  # the few functions of the course that lessons show
+
+
+def imports(path):
+    """``(first name, None)`` of each import from outside; ``(floor, name)`` of each from this package, where the floor is
+    "" or "course"."""
+    floor = "course" if path.parent.name == "course" else ""
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.Import):
+            yield from ((alias.name.partition(".")[0], None) for alias in node.names)
+        elif isinstance(node, ast.ImportFrom) and not node.level:
+            yield node.module.partition(".")[0], None
+        elif isinstance(node, ast.ImportFrom):
+            start = floor if node.level == 1 else ""
+            names = node.module.split(".") if node.module else None
+            for parts in [names] if names else [[alias.name] for alias in node.names]:
+                inside = parts[0] == "course" and not start
+                rest = parts[1:] or [alias.name for alias in node.names] if inside else parts
+                yield from (("course" if inside else start, name) for name in (rest if inside else rest[:1]))
+
+
+def own(path):
+    return {found for found in imports(path) if found[1] is not None}
+
+
+def test_every_module_is_listed():
+    assert {path.stem for path in PACKAGE.glob("*.py")} == {*FLAT, "__init__", "__main__"}
+    assert {path.stem for path in PACKAGE.glob("course/*.py")} == {*COURSE, "__init__"}
+    packages = {path.parent.relative_to(ROOT).as_posix().replace("/", ".") for path in PACKAGE.rglob("__init__.py")}
+    settings = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["tool"]["setuptools"]
+    assert set(settings["packages"]) == packages, "an installation has every folder"
+    patterns = settings["package-data"]["mnist_helpers.course"]
+    others = {path for path in PACKAGE.rglob("*") if path.is_file() and path.suffix not in (".py", ".pyc")}
+    assert others == {path for pattern in patterns for path in (PACKAGE / "course").glob(pattern)}
+
+
+@pytest.mark.parametrize("name", FLAT)
+def test_what_lessons_use_knows_only_rooms_before_it(name):
+    assert own(PACKAGE / f"{name}.py") <= {("", other) for other in FLAT[: FLAT.index(name)]}
+
+
+def test_lessons_see_only_records_and_tables_of_the_course():
+    above = {name for floor, name in own(PACKAGE / "__init__.py") if floor == "course"}
+    assert above <= SHOWN
+
+
+@pytest.mark.parametrize("name", COURSE)
+def test_the_course_imports_downwards_and_from_itself(name):
+    allowed = {("", other) for other in FLAT} | {("course", other) for other in COURSE}
+    assert own(PACKAGE / "course" / f"{name}.py") <= allowed
+
+
+def test_every_import_from_outside_is_required():
+    names = {"sklearn": "scikit-learn", "PIL": "pillow"}
+    outside = {name for path in PACKAGE.rglob("*.py") for name, inner in imports(path) if inner is None}
+    required = {requirement.name for requirement in doctor.requirements()}
+    assert {names.get(name, name) for name in outside - sys.stdlib_module_names} - required == {
+        "jupyter_client", "jupyter_core", "psutil",  # come with ipykernel
+        "traitlets",  # comes with anywidget
+        "distributed",  # optional, for studies on a cluster
+    }
+
+
+def test_importing_the_package_has_no_side_effect(tmp_path):
+    code = "import os, torch; state = torch.get_rng_state(); import mnist_helpers, mnist_helpers.course.networks; " \
+           "assert torch.equal(state, torch.get_rng_state()); print(os.listdir('.'))"
+    done = subprocess.run([sys.executable, "-W", "error::UserWarning:mnist_helpers", "-c", code], cwd=tmp_path,
+                          capture_output=True, text=True)
+    assert (done.returncode, done.stdout.strip(), done.stderr) == (0, "[]", "")
+
+
+def test_a_missing_package_is_named_with_the_remedy(tmp_path):
+    for code in ("import mnist_helpers as mh; mh.summary", "import runpy; sys.argv = ['', 'table']; "
+                 "runpy.run_module('mnist_helpers', run_name='__main__')"):
+        done = subprocess.run([sys.executable, "-c", f"import sys; sys.modules['torchsummary'] = None; {code}"],
+                              cwd=tmp_path, capture_output=True, text=True)
+        assert done.returncode == 1 and "pip install -r requirements.txt" in done.stderr.splitlines()[-1]
