@@ -33,7 +33,7 @@ def peak_megabytes():
     """The most memory this process has held, in MB of 10^6 bytes; None where the system does not tell (Windows)."""
     status = Path("/proc/self/status")
     if status.exists():  # Linux, whose getrusage counts what the process was forked from
-        return int(re.search(r"VmHWM:\s+(\d+) kB", status.read_text())[1]) * 1024 / 1e6
+        return int(re.search(r"VmHWM:\s+(\d+) kB", status.read_text(encoding="utf-8"))[1]) * 1024 / 1e6
     try:
         import resource
     except ModuleNotFoundError:

@@ -13,7 +13,7 @@ from mnist_helpers.course import doctor
 ROOT = data.project_root()
 PACKAGE = ROOT / "mnist_helpers"
 # What a lesson uses, in the order the data walks through it: each module imports only modules before it.
-FLAT = ["files", "data", "augment", "loader", "device", "recipe", "measure", "checkpoint", "check", "run", "train", "cpu",
+FLAT = ["files", "data", "augment", "device", "loader", "recipe", "checkpoint", "measure", "check", "run", "train", "cpu",
         "optim", "summary", "stats", "plots"]
 COURSE = ["catalogue", "processes", "notebooks", "networks", "stamps", "records", "tables", "pages", "study", "verify",
           "publish", "doctor", "draw"]

@@ -45,7 +45,16 @@ def trained(split, val=True):
                   optimizer=torch.optim.SGD(model.parameters(), lr=0.01))
 
 
+FIGURES = {}  # drawn once for all tests, {source: {name: figure}}
+
+
 def all_figures(split):
+    if split.source not in FIGURES:
+        FIGURES[split.source] = drawn(split)
+    return FIGURES[split.source]
+
+
+def drawn(split):
     run = trained(split)
     return {
         "samples": plots.samples(split),

@@ -1,4 +1,4 @@
-"""The questions and exercises at the end of each notebook: there are enough, and every folded solution runs.
+"""The questions and exercises at the end of each notebook: each has its answer, and every folded solution runs.
 
 A learner has run the notebook to its end, does one exercise or all, in any order, and compares with the solution in a
 new cell. So each solution gets the variables the notebook ended with, in a copy: one that leans on another solution
@@ -53,24 +53,18 @@ def solutions(path):
 
 
 @each_notebook
-def test_it_says_what_it_needs_and_how_long_it_takes(path):
-    assert re.search(r"\*\*You need\*\* \S.*\*\*It takes\*\* .*\bminutes?\b", markdown(path))
-
-
-@each_notebook
-def test_three_to_five_questions_each_with_its_answer(path):
+def test_each_question_has_its_answer(path):
     section = markdown(path).partition("## Questions")[2].partition("## Exercises")[0]
     asked, answered = re.fullmatch(r"(.*)<details><summary>Answers</summary>\n\n(.*)</details>\s*", section,
                                    re.DOTALL).groups()
     numbers = re.findall(r"^(\d+)\. \S", asked, re.MULTILINE)
-    assert numbers == [str(number) for number in range(1, len(numbers) + 1)] and 3 <= len(numbers) <= 5
-    assert re.findall(r"^(\d+)\. \S", answered, re.MULTILINE) == numbers
+    assert numbers and re.findall(r"^(\d+)\. \S", answered, re.MULTILINE) == numbers
 
 
 @each_notebook
-def test_two_or_three_exercises_each_with_its_solution(path):
+def test_each_exercise_has_its_solution(path):
     found = exercises(path)
-    assert list(found) in (["A", "B"], ["A", "B", "C"])
+    assert found
     for letter, text in found.items():
         assert text.count("<details><summary>Solution</summary>\n\n") == text.count("</details>") == 1, letter
         assert solution(text) or NO_CODE in text, f"{letter} has no code, and does not say so"
@@ -93,7 +87,7 @@ def digits(tmp_path_factory):
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(data, "fetch", fetch)
         patch.setenv("MNIST_PROFILE", "quick")
-        patch.setenv("MNIST_RUN_RECORD", str(folder / "runs.jsonl"))
+        patch.setenv("MNIST_COLLECT", str(folder))
         patch.chdir(folder)
         yield
     torch.set_num_threads(threads)
