@@ -3,7 +3,6 @@
 import contextlib
 import json
 import os
-import subprocess
 import sys
 import time
 from types import SimpleNamespace
@@ -48,9 +47,8 @@ def test_start_up_is_told_beyond_torchs_own():
         ["python -m mnist_helpers doctor", "5.00 s [5.00, 5.00]", "3.00 s"]]
 
 
-@pytest.mark.parametrize("name", startup.STEPS)
-def test_a_step_of_the_start_is_timed_whatever_it_prints(name, mnist_root):
-    assert 0 < startup.seconds(startup.STEPS[name]) < 60
+def test_a_step_of_the_start_is_timed_whatever_it_prints(mnist_root):
+    assert startup.seconds(startup.STEPS["python -m mnist_helpers doctor"]) > 0.1
 
 
 @pytest.mark.parametrize(("case", "parameters"), [("iteration 5", 18_422), ("six convolutions", 19_114)])
@@ -289,16 +287,12 @@ def test_the_page_shows_the_benchmarks_as_measured():
 
 
 @pytest.mark.parametrize(("arguments", "profile", "said"), [
-    (["epochs"], "full", "there is no benchmark epochs"),
-    (["--repeats", "0"], "full", "--repeats must be at least 1"),
-    (["--json", "nowhere/x.json"], "full", "nowhere/x.json"),
-    (["--json", "tests"], "full", "tests"),
-    (["startup"], "quick", "only the full profile"),
-    (["startup"], "nonsense", "'nonsense'"),
-    (["startup"], "full", "speed is measured on MNIST")])
-def test_the_command_line_refuses_what_it_cannot_measure(arguments, profile, said, tmp_path):
-    without = {"MNIST_PROFILE": profile, "MNIST_ROOT": str(tmp_path), "no_proxy": "", "NO_PROXY": "",
-               "https_proxy": "http://127.0.0.1:9", "http_proxy": "http://127.0.0.1:9"}
-    done = subprocess.run([sys.executable, "-m", "benchmarks", *arguments], cwd=data.project_root(),
-                          env=os.environ | without, capture_output=True, text=True)
-    assert done.returncode == 2 and said in done.stderr and "Traceback" not in done.stderr
+    (["newer"], "full", "no benchmark newer"), (["--repeats", "0"], "full", "--repeats"),
+    (["--json", "nowhere/x.json"], "full", "nowhere/x.json"), (["--json", "."], "full", "directory"),
+    (["new"], "quick", "full profile"), (["new"], "nonsense", "nonsense"), (["new"], "full", "measured on MNIST")])
+def test_the_command_line_refuses_what_it_cannot_measure(arguments, profile, said, bench, monkeypatch, capsys):
+    monkeypatch.setenv("MNIST_PROFILE", profile)
+    monkeypatch.setattr(pipelines, "mnist", lambda: SimpleNamespace(name="digits"))
+    with pytest.raises(SystemExit) as ended:
+        bench(*arguments)
+    assert ended.value.code == 2 and said in capsys.readouterr().err
