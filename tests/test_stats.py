@@ -2,6 +2,7 @@
 
 import math
 import statistics
+import warnings
 
 import numpy
 import pytest
@@ -12,7 +13,9 @@ from mnist_helpers.stats import (
     detectable_difference,
     mcnemar,
     mean_over_seeds,
+    mid_p,
     newcombe_interval,
+    newcombe_paired_interval,
     paired_difference,
     wilson_interval,
 )
@@ -47,6 +50,54 @@ def test_newcombe_mirrors():
 def test_what_is_no_accuracy_is_refused(correct, total):
     with pytest.raises(ValueError, match="is no accuracy"):
         wilson_interval(correct, total)
+    with pytest.raises(ValueError, match="is no accuracy"):
+        newcombe_interval(1, 2, correct, total)
+    with pytest.raises(ValueError, match="is no accuracy"):
+        newcombe_interval(correct, total, 1, 2)
+
+
+def counted(both, only_a, only_b, neither):
+    """The mistakes of two networks, by these numbers of images that they get right; and the number of images."""
+    images = iter(range(both + only_a + only_b + neither))
+    parts = [[next(images) for _ in range(count)] for count in (both, only_a, only_b, neither)]
+    return parts[2] + parts[3], parts[1] + parts[3], both + only_a + only_b + neither
+
+
+@pytest.mark.parametrize(("counts", "low", "high"), [
+    ((36, 12, 2, 0), 0.0569, 0.3404),      # Newcombe (1998), paired data, table II, method 10
+    ((59, 6, 16, 80), -0.1186, -0.0046),   # Cavo et al. (2012), as CRAN's contingencytables has it
+    ((1, 1, 7, 12), -0.507, -0.026),       # Bentur et al. (2009), as Fagerland, Lydersen and Laake have it
+])
+def test_newcombe_paired_as_published(counts, low, high):
+    digits = 5e-5 if round(low, 3) != low else 5e-4
+    assert newcombe_paired_interval(*counted(*counts)) == pytest.approx((low, high), abs=digits)
+    a, b, total = counted(*counts)
+    assert newcombe_paired_interval(b, a, total) == pytest.approx((-high, -low), abs=digits)
+
+
+def test_newcombe_paired_without_a_correlation_is_that_of_independent_images():
+    """All right, all wrong, and mistakes that overlap no more than by chance."""
+    for counts in ((10, 0, 0, 0), (0, 0, 0, 10), (80, 8, 10, 1)):
+        a, b, total = counted(*counts)
+        assert newcombe_paired_interval(a, b, total) == pytest.approx(
+            newcombe_interval(total - len(a), total, total - len(b), total))
+    with pytest.raises(ValueError, match="is no accuracy"):
+        newcombe_paired_interval([], [], 0)
+    with pytest.raises(ValueError, match="is no accuracy"):
+        newcombe_paired_interval([1, 2], [3], 2)
+
+
+def test_newcombe_paired_holds_the_true_difference_as_often_as_it_says():
+    """By simulation: two networks that share most of their mistakes, 2,000 images, 600 times. The interval for
+    independent images holds it nearly always, which is too often."""
+    random = numpy.random.default_rng(0)
+    paired = unpaired = 0
+    for both, only_a, only_b, neither in random.multinomial(2_000, [0.962, 0.007, 0.004, 0.027], size=600):
+        low, high = newcombe_paired_interval(*counted(both, only_a, only_b, neither))
+        paired += low <= 0.003 <= high
+        low, high = newcombe_interval(both + only_a, 2_000, both + only_b, 2_000)
+        unpaired += low <= 0.003 <= high
+    assert 0.93 < paired / 600 < 0.98 < unpaired / 600
 
 
 def test_mean_over_seeds_is_scipys_interval():
@@ -58,6 +109,10 @@ def test_mean_over_seeds_is_scipys_interval():
     assert math.isnan(mean_over_seeds([0.99]).std) and str(mean_over_seeds([0.99])) == "99.00 (n = 1)"
     with pytest.raises(ValueError, match="no values"):
         mean_over_seeds([])
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")  # scipy's, about a standard deviation of 0
+        same = mean_over_seeds([0.1 + 0.2] * 3)
+    assert (same.low, same.std, same.high) == (0.1 + 0.2, 0, 0.1 + 0.2)
 
 
 def test_paired_difference_is_the_paired_t_test():
@@ -75,6 +130,13 @@ def test_mcnemar_by_hand():
     assert mcnemar({1, 2, 3}, {2, 3, 4, 5, 6, 7, 8}) == (1, 5, pytest.approx(14 / 64))
     assert mcnemar(iter([1, 2, 3]), map(int, "2345678")) == (1, 5, pytest.approx(14 / 64)), "any iterable will do"
     assert mcnemar({1, 2}, {2, 1}) == (0, 0, 1.0)
+
+
+@pytest.mark.parametrize(("only_a", "only_b", "p"), [
+    (6, 16, 0.034690), (1, 7, 0.0390625), (7, 1, 0.0390625),  # the first as published by Fagerland et al. (2013)
+    (1, 5, 2 * (1 + 6 / 2) / 64), (3, 3, 1), (0, 0, 1)])
+def test_mid_p_as_published_and_by_hand(only_a, only_b, p):
+    assert mid_p(only_a, only_b) == pytest.approx(p, abs=5e-7)
 
 
 def test_detectable_difference_is_detected_as_often_as_it_says():
