@@ -14,7 +14,8 @@ from mnist_helpers.data import Split
 checkpoint, weights = sys.argv[1:]
 torch.set_num_threads(1)
 mh.set_seed(0)
-split = Split(torch.randint(0, 256, (256, 1, 28, 28), dtype=torch.uint8), torch.randint(0, 10, (256,)), "MNIST", "train")
+images = torch.randint(0, 256, (256, 1, 28, 28), dtype=torch.uint8)
+split = Split(images, torch.randint(0, 10, (256,)), "MNIST", "train")
 model = nn.Sequential(nn.Conv2d(1, 4, 3, stride=4), nn.BatchNorm2d(4), nn.ReLU(), nn.Dropout(0.2), nn.Flatten(),
                       nn.Linear(196, 10))
 optimizer = torch.optim.Adam(model.parameters(), lr=1e-2)

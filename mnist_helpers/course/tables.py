@@ -7,7 +7,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from statistics import fmean
 
-from ..data import project_root
+from .. import data
 from ..files import read_records
 from ..stats import Mean, mcnemar, mean_over_seeds, newcombe_interval, paired_difference, wilson_interval
 from . import catalogue, records
@@ -259,7 +259,7 @@ def scoreboard(*own: dict, notebook: str | None = None) -> Table:
 
 
 def trials_file() -> Path:
-    return project_root() / "results" / "trials.jsonl"
+    return data.project_root() / "results" / "trials.jsonl"
 
 
 def trials(challenge: str, spread: bool = False) -> Table:
