@@ -340,5 +340,5 @@ def test_publish_takes_gits_origin_and_refuses_odd_branches(stamped, monkeypatch
     assert main(["publish"]) == 1, "there is no origin"
     subprocess.run(["git", "remote", "add", "origin", "https://github.com/x/y.git"], cwd=stamped[0].parent, check=True)
     for branch in ("-a", "a..b", "a b", "a/", ""):
-        assert main(["publish", "--branch", branch]) == 1
+        assert main(["publish", f"--branch={branch}"]) == 1
     assert main(["publish"]) == 0 and notebooks.repository() == "x/y"
