@@ -141,8 +141,12 @@ def read_kept(path: Path) -> dict:
 
 def read_header(path: Path) -> dict:
     """``card`` and ``history`` of a kept run, without its tensors."""
+    return json.loads(_metadata(path))
+
+
+def _metadata(path):
     with safe_open(path, "pt") as file:
-        return json.loads(file.metadata()["run"])
+        return file.metadata()["run"]
 
 
 def stamps_file() -> Path:
@@ -171,7 +175,10 @@ def find_kept(id: str, card: dict) -> tuple[dict | None, str]:
         return kept, ""
     name = id.split("-s")[0]
     for other in sorted(kept_folder().glob(f"{name}-s*.safetensors")):
-        theirs = read_header(other)["card"]
+        try:
+            theirs = read_header(other)["card"]
+        except (OSError, SafetensorError, KeyError, TypeError, ValueError):
+            continue  # a damaged neighbour says nothing about this one
         lines = [line for line in differences(theirs["recipe"], recipe) if line.split(":")[0].strip() not in MACHINE]
         if theirs["recipe"].get("seed") == recipe["seed"]:
             return None, "the recorded one differs:\n" + "\n".join(lines or ["  epochs, or the order of the images"])

@@ -50,12 +50,13 @@ def append_line(path: str | Path, text: str) -> None:
     """
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
-    with filelock.FileLock(path.with_name(f".{path.name}.lock")), open(path, "ab+") as file:
+    with filelock.FileLock(path.with_name(f".{path.name}.lock")), open(path, "ab+", 0) as file:
         size = file.seek(0, os.SEEK_END)
         torn = size > 0 and file.seek(size - 1) >= 0 and file.read(1) != b"\n"
         try:
-            file.write(b"\n" * torn + text.encode() + b"\n")
-            file.flush()
+            line = b"\n" * torn + text.encode() + b"\n"
+            while line:  # unbuffered, so that nothing is written later; a full disk takes a part
+                line = line[file.write(line):]
         except OSError:
             os.truncate(path, size)
             raise
