@@ -310,16 +310,17 @@ def test_publish_stamps_every_address_and_keeps_the_outputs(stamped, capsys):
     assert capsys.readouterr().out == "", "a second time changes nothing"
 
 
-def test_an_interrupted_publish_is_finished_under_another_name(stamped, monkeypatch):
+@pytest.mark.parametrize("written", [1, 2, 3])
+def test_an_interrupted_publish_is_finished_under_another_name(stamped, monkeypatch, written):
     replace, calls = files.replace_file, []
 
-    def fails_at_the_second(path, content):
+    def fails(path, content):
         calls.append(path)
-        if len(calls) == 2:
+        if len(calls) == written + 1:
             raise OSError("no space left")
         replace(path, content)
 
-    monkeypatch.setattr(files, "replace_file", fails_at_the_second)
+    monkeypatch.setattr(files, "replace_file", fails)
     assert main(["publish", "some-one/first"]) == 1
     assert main(["publish", "another/second"]) == 0
     assert not any(old in path.read_text(encoding="utf-8") for path in stamped for old in ("some-one", "OWNER/mnist"))

@@ -74,7 +74,7 @@ def test_every_import_from_outside_is_required():
     outside = {name for path in PACKAGE.rglob("*.py") for name, inner in imports(path) if inner is None}
     required = {requirement.name for requirement in doctor.requirements()}
     assert {names.get(name, name) for name in outside - sys.stdlib_module_names} - required == {
-        "jupyter_client", "jupyter_core", "psutil",  # come with ipykernel
+        "jupyter_client", "jupyter_core",  # come with ipykernel
         "traitlets",  # comes with anywidget
         "distributed",  # optional, for studies on a cluster
     }
@@ -89,8 +89,8 @@ def test_importing_the_package_has_no_side_effect(tmp_path):
 
 
 def test_a_missing_package_is_named_with_the_remedy(tmp_path):
-    for code in ("import mnist_helpers as mh; mh.summary", "import runpy; sys.argv = ['', 'table']; "
+    for code in ("import mnist_helpers as mh; mh.fit", "import runpy; sys.argv = ['', 'data']; "
                  "runpy.run_module('mnist_helpers', run_name='__main__')"):
-        done = subprocess.run([sys.executable, "-c", f"import sys; sys.modules['torchsummary'] = None; {code}"],
+        done = subprocess.run([sys.executable, "-c", f"import sys; sys.modules['torch'] = None; {code}"],
                               cwd=tmp_path, capture_output=True, text=True)
         assert done.returncode == 1 and "pip install -r requirements.txt" in done.stderr.splitlines()[-1]

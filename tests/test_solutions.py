@@ -75,7 +75,7 @@ def test_each_exercise_has_its_solution(path):
 
 @pytest.fixture(scope="module", autouse=True)
 def digits(tmp_path_factory):
-    """No MNIST and no download, the quick profile, and a folder for whatever is recorded or written.
+    """No MNIST and no download, two epochs at most, and a folder for whatever is recorded or written.
 
     One thread, since batches this small gain nothing from more and lose much where other processes want the cores.
     """
@@ -86,6 +86,8 @@ def digits(tmp_path_factory):
     torch.set_num_threads(1)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(data, "fetch", fetch)
+        patch.setattr(data.Dataset, "epochs", lambda dataset, full: min(full, 2))
+        patch.delenv("MNIST_CHECK", raising=False)  # the floors are for longer trainings
         patch.setenv("MNIST_PROFILE", "quick")
         patch.setenv("MNIST_COLLECT", str(folder))
         patch.chdir(folder)

@@ -49,9 +49,9 @@ def publish(address: str | None = None, branch: str = "main") -> list[Path]:
     if not BRANCH.fullmatch(branch):
         raise ValueError(f"{branch!r} is no name of a branch")
     root, contents = notebooks.folder().parent, {}
-    paths = [root / "README.md", *notebooks.every(), root / "pyproject.toml"]
-    texts = {path: path.read_text(encoding="utf-8") for path in paths}
-    # An interrupted call may have left an address that is not the one in pyproject.toml; badges tell it.
+    # Notebooks last: an interrupted call leaves older addresses too, and then one of them has it in its badge.
+    texts = {path: path.read_text(encoding="utf-8") for path in
+             (root / "pyproject.toml", root / "README.md", *notebooks.every())}
     known = {notebooks.repository()} | {match[1] for text in texts.values() for match in BADGE.finditer(text)}
     ours = re.compile(rf"https://github\.com/(?:{'|'.join(map(re.escape, sorted(known)))})(?=\.git\b|(?![\w-]|\.\w))")
     for path, before in texts.items():
