@@ -1,22 +1,48 @@
-"""What the lessons import: data, batches, training, summaries, figures and results. One room each."""
+"""What the lessons import: data, batches, training, summaries, figures and results. One room each.
 
-try:
-    from . import augment, checkpoint, cpu, data, device, loader, optim, plots, stats, train
-    from .augment import Augment, Brightness, CenterCropResize, Contrast, Elastic, Rotation, Scale, Translation
-    from .course.records import record
-    from .course.tables import Table, compare, measures, scoreboard, table_so_far, trials
-    from .data import Split, load_mnist, normalize
-    from .device import fast_precision, get_device, set_seed
-    from .loader import Loader
-    from .summary import summary
-    from .train import each_step, evaluate, fit, train_epoch
-except ModuleNotFoundError as error:
-    raise ModuleNotFoundError(f"{error}: run `pip install -r requirements.txt` in the course's folder, with the Python "
-                              "that runs this", name=error.name) from error
+A room is imported when something of it is first used: a lesson waits for what it needs, and ``--help`` for nothing.
+"""
 
-__all__ = [
-    "Augment", "Brightness", "CenterCropResize", "Contrast", "Elastic", "Loader", "Rotation", "Scale", "Split", "Table",
-    "Translation", "augment", "checkpoint", "compare", "cpu", "data", "device", "each_step", "evaluate",
-    "fast_precision", "fit", "get_device", "load_mnist", "loader", "measures", "normalize", "optim", "plots", "record",
-    "scoreboard", "set_seed", "stats", "summary", "table_so_far", "train", "train_epoch", "trials",
-]
+import importlib
+import sys
+import types
+
+ROOMS = ("augment", "checkpoint", "cpu", "data", "device", "loader", "optim", "plots", "stats", "train")
+SHOWN = {
+    "augment": ("Augment", "Brightness", "CenterCropResize", "Contrast", "Elastic", "Rotation", "Scale", "Translation"),
+    "course.records": ("record",),
+    "course.tables": ("Table", "compare", "measures", "scoreboard", "table_so_far", "trials"),
+    "data": ("Split", "load_mnist", "normalize"),
+    "device": ("fast_precision", "get_device", "set_seed"),
+    "loader": ("Loader",),
+    "summary": ("summary",),
+    "train": ("each_step", "evaluate", "fit", "train_epoch"),
+}
+ROOM_OF = {name: room for room, names in SHOWN.items() for name in names}
+__all__ = sorted((*ROOMS, *ROOM_OF))
+
+
+def __getattr__(name):
+    if name not in ROOM_OF and name not in ROOMS:
+        raise AttributeError(f"mnist_helpers has no {name}")
+    try:
+        room = importlib.import_module(f"{__name__}.{ROOM_OF.get(name, name)}")
+    except ModuleNotFoundError as error:
+        raise ModuleNotFoundError(f"{error}: run `pip install -r requirements.txt` in the course's folder, with the "
+                                  "Python that runs this", name=error.name) from error
+    value = getattr(room, name) if name in ROOM_OF else room
+    setattr(sys.modules[__name__], name, value)
+    return value
+
+
+def __dir__():
+    return __all__
+
+
+class _Package(types.ModuleType):
+    def __setattr__(self, name, value):
+        # Importing the module `summary` would put it in the place of its function.
+        super().__setattr__(name, value.summary if name == "summary" and isinstance(value, types.ModuleType) else value)
+
+
+sys.modules[__name__].__class__ = _Package
