@@ -203,7 +203,7 @@ def test_the_networks_have_their_parameters(network, capsys):
     assert f"Total params: {network.parameters:,}" in said and "torchsummary counts" not in said
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture
 def digits():
     """Three epochs of the digits sample, on one thread: batches this small gain nothing from more."""
     threads = torch.get_num_threads()
