@@ -38,7 +38,7 @@ class Checkpoint:
         """Write it in one step, so that being killed here leaves the previous one."""
         content = {name: part.state_dict() for name, part in self.parts.items()}
         generator = getattr(self.loader, "generator", None)
-        content |= {"id": self.run.id, "start": self.run.card["start"], "recipe": self.run.card["recipe"],
+        content |= {"start": self.run.card["start"], "recipe": self.run.card["recipe"],
                     "history": self.run.history, "batch_loss": self.run.batch_loss,
                     "generator": generator.get_state() if generator is not None else None,
                     "random_state": random_state(device_of(self.run.model))}
@@ -50,12 +50,17 @@ class Checkpoint:
     def resume(self, epochs: int) -> None:
         """Load it into the run's parts. Raises `CheckpointError`, and leaves the file, if it does not fit."""
         content, path = self._read(), self.path
-        if lines := differences(content["recipe"], self.run.card["recipe"]):
+        # Hooks may only look on; whether they do is the reader's to know.
+        theirs, ours = ({name: text for name, text in recipe.items() if name != "hooks"}
+                        for recipe in (content["recipe"], self.run.card["recipe"]))
+        if lines := differences(theirs, ours):
             raise CheckpointError(f"{path} was made by another run:\n" + "\n".join(lines) +
                                   "\nUse another path for this one; the file stays as it is.")
         done = len(content["history"]["seconds"])
         if done > epochs:
             raise CheckpointError(f"{path} has {done} epochs, and {epochs} were asked for. Use another path.")
+        if missing := set(self.parts) - set(content):
+            raise CheckpointError(f"{path} lacks {', '.join(sorted(missing))}. Use another path; it stays as it is.")
         for name, part in self.parts.items():
             part.load_state_dict(content[name])
         generator = getattr(self.loader, "generator", None)
@@ -63,7 +68,8 @@ class Checkpoint:
             generator.set_state(content["generator"])
         set_random_state(content["random_state"], device_of(self.run.model))
         self.run.history, self.run.batch_loss = content["history"], content["batch_loss"]
-        self.run.id, self.run.card["start"] = content["id"], content["start"]  # where it began is where it stopped then
+        self.run.card["start"] = content["start"]  # of the training that was stopped, not of this call
+        self.run.id = identity(self.run.model, self.run.card["recipe"], epochs, content["start"])
         print(f"going on from {path.name}: {done} of {epochs} epochs are done")
 
     def _read(self):
@@ -74,8 +80,8 @@ class Checkpoint:
                 if damaged := archive.testzip():
                     raise ValueError(f"{damaged} has another checksum")
             content = torch.load(self.path, map_location="cpu", weights_only=True)
-            needed = {"id", "start", "recipe", "history", "batch_loss", "generator", "random_state"}
-            missing = {*self.parts, *needed} - set(content)
+            needed = {"start", "recipe", "history", "batch_loss", "generator", "random_state"}
+            missing = needed - set(content)
             if missing or not isinstance(content["recipe"], dict) or "seconds" not in content["history"]:
                 raise ValueError(f"it lacks {', '.join(sorted(missing)) or 'a history'}")
         except Exception as error:  # torch.load raises whatever the damage makes it stumble over

@@ -10,13 +10,14 @@ import functools
 import hashlib
 import inspect
 import re
-import textwrap
 import types
 import zlib
 from pathlib import Path
 
+import numpy as np
 import torch
 
+from .augment import Augment
 from .data import Split
 from .device import device_of, precision_name
 from .loader import Loader
@@ -29,7 +30,8 @@ TRAINED_THROUGH = ("data", "augment", "loader", "device", "train", "optim")  # t
 
 def syntax(source: str) -> str:
     """A digest of what Python code does: the same for other comments, spaces, line breaks and docstrings."""
-    tree = ast.parse(textwrap.dedent(source))
+    # A comment at the left edge inside a method would keep `textwrap.dedent` from its work.
+    tree = ast.parse(f"if True:\n{source}") if source[:1] in " \t" else ast.parse(source)
     for node in ast.walk(tree):
         body = getattr(node, "body", None)
         if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef | ast.Module) and body and (
@@ -68,7 +70,7 @@ def weights_digest(model: torch.nn.Module) -> str:
 # ---------------------------------------------------------------- the recipe
 
 
-def recipe(*, model, train, val, optimizer, scheduler, loss_fn) -> dict[str, str]:
+def recipe(*, model, train, val, optimizer, scheduler, loss_fn, after_epoch=None) -> dict[str, str]:
     """What two runs must share for one to continue the other, as ``{name: text}``.
 
     The starting weights are represented by the seed, since an interrupted `fit` is called again with weights
@@ -79,6 +81,10 @@ def recipe(*, model, train, val, optimizer, scheduler, loss_fn) -> dict[str, str
         " ".join(f"{name}={_number(value)}" for name, value in sorted(_options(optimizer, scheduler, group).items()))
         for group in optimizer.param_groups)
     told["scheduler"] = told_scheduler(scheduler)
+    hooks = [*getattr(optimizer, "_optimizer_step_pre_hooks", {}).values(),
+             *getattr(optimizer, "_optimizer_step_post_hooks", {}).values(), *[after_epoch] * (after_epoch is not None)]
+    if hooks:
+        told["hooks"] = ", ".join(map(told_function, hooks))
     told |= told_data("training", train)
     told |= told_data("validation", val)
     told["precision"] = precision_name(getattr(train, "precision", None))
@@ -95,11 +101,11 @@ def told_model(model) -> str:
     for name, module in model.named_modules():
         kind = type(module)
         text = f"{name}: " * bool(name) + _told_object(module)
-        if kind not in seen and not kind.__module__.startswith("torch."):
+        if kind not in seen and not _is_known(kind.__module__):
             seen.add(kind)
             text += f" [{_code_of_class(kind)}]"
         told.append(text)
-    shapes = ", ".join(f"{name} {'x'.join(map(str, value.shape)) or 'number'}"
+    shapes = ", ".join(f"{name} {'×'.join(map(str, value.shape)) or 'number'}"
                        for name, value in model.state_dict().items() if isinstance(value, torch.Tensor))
     return f"{'; '.join(told)} | {shapes}"
 
@@ -122,17 +128,42 @@ def _told_object(thing) -> str:
 
 def _code_of_class(kind) -> str:
     """The digests of the methods of a class; of one that was typed where no source is kept, of their byte code."""
-    methods = {name: value for name, value in vars(kind).items() if isinstance(value, types.FunctionType)}
+    own = [each for each in kind.__mro__ if not _is_known(each.__module__)]  # what it inherits counts as well
+    methods = {name: value for each in reversed(own) for name, value in vars(each).items()
+               if isinstance(value, types.FunctionType)}
     return " ".join(f"{name} {_code(method)}" for name, method in sorted(methods.items()))
 
 
-def _code(function) -> str:
+def _is_known(module: str) -> bool:
+    """Whether a module is a library's or this package's, and so has a version instead of a digest here."""
+    return module.split(".")[0] in {"torch", "torchvision", "mnist_helpers", "builtins", "functools", "numpy"} and (
+        not module.startswith("mnist_helpers.course.networks"))
+
+
+def _code(function, seen=()) -> str:
+    """The digest of a function, and of the reader's own functions and constants that it reads."""
+    digest = ""
     with contextlib.suppress(OSError, TypeError, SyntaxError, IndentationError):
         if function.__name__ != "<lambda>":
-            return syntax(inspect.getsource(function))
-    code = function.__code__  # a lambda's source is the whole statement around it
-    constants = [constant for constant in code.co_consts if not isinstance(constant, types.CodeType)]
-    return hashlib.sha256(repr((code.co_code, code.co_names, constants)).encode()).hexdigest()[:12]
+            digest = syntax(inspect.getsource(function))
+    code = function.__code__
+    if not digest:  # a lambda's source is the whole statement around it
+        constants = [sorted(map(repr, constant)) if isinstance(constant, frozenset) else constant
+                     for constant in code.co_consts if not isinstance(constant, types.CodeType)]
+        digest = hashlib.sha256(repr((code.co_code, code.co_names, constants)).encode()).hexdigest()[:12]
+    for name in _names(code):
+        value = function.__globals__.get(name)
+        if isinstance(value, bool | int | float | str | tuple | list) and not name.startswith("_"):
+            digest += f" {name}={value}"
+        elif isinstance(value, types.FunctionType) and not _is_known(value.__module__) and name not in seen:
+            digest += f" {name} {_code(value, (*seen, name))}"
+    return digest
+
+
+def _names(code):
+    """The global names that code reads, those of functions inside it too, each once and in order."""
+    inside = [name for constant in code.co_consts if isinstance(constant, types.CodeType) for name in _names(constant)]
+    return sorted({*code.co_names, *inside})
 
 
 def told_function(function) -> str:
@@ -145,19 +176,22 @@ def told_function(function) -> str:
     if isinstance(function, types.MethodType):
         return f"{told_function(function.__func__)} of {told_function(function.__self__)}"
     if isinstance(function, types.FunctionType):
-        if function.__module__.startswith(("torch.", "mnist_helpers.")):
+        if _is_known(function.__module__):
             return function.__name__
         bound = [repr(cell.cell_contents) for cell in function.__closure__ or () if isinstance(
             cell.cell_contents, bool | int | float | str | tuple)]
         defaults = [repr(value) for value in function.__defaults__ or ()]
         return " ".join([function.__name__, f"[{_code(function)}]", *bound, *defaults])
     if isinstance(function, torch.nn.Module):
-        return _told_object(function) + ("" if type(function).__module__.startswith("torch.")
+        return _told_object(function) + ("" if _is_known(type(function).__module__)
                                          else f" [{_code_of_class(type(function))}]")
+    if isinstance(function, Augment):
+        own = [f"{type(each).__name__} [{_code_of_class(type(each))}]" for each in function.transforms
+               if not _is_known(type(each).__module__)]
+        return " ".join([repr(function), *own])
     # A repr may show an address in memory, which is another one in the next process.
     text = re.sub(r" at 0x[0-9a-fA-F]+", "", repr(function))
-    own = type(function).__module__.startswith(("torch", "mnist_helpers.", "builtins"))
-    return text if own else f"{text} [{_code_of_class(type(function))}]"
+    return text if _is_known(type(function).__module__) else f"{text} [{_code_of_class(type(function))}]"
 
 
 def _number(value):
@@ -171,6 +205,9 @@ def _options(optimizer, scheduler, group):
                 inspect.signature(type(optimizer).__init__).parameters.items()}
     kept = {name: value for name, value in group.items() if name not in ("params", "momentum", "betas", "initial_lr")
             and value != defaults.get(name)}
+    cycled = {"max_momentum", "base_momentum"} & set(group)  # these are set, and what they move is not
+    kept |= {name: group[name] for name in ("momentum", "betas")
+             if name in group and group[name] != defaults.get(name) and not cycled}
     rate = optimizer.defaults.get("lr") if plateau else group.get("initial_lr", group.get("lr"))
     return kept | {"lr": rate}
 
@@ -215,16 +252,38 @@ def told_data(name: str, batches) -> dict[str, str]:
         for part in ("batch_size", "drop_last", "sampler", "batch_sampler", "num_workers"):
             value = getattr(batches, part, None)
             told[f"{name} {part}"] = str(value) if isinstance(value, int | bool | None) else type(value).__name__
-        with contextlib.suppress(TypeError):
-            told[f"{name} images"] = str(len(getattr(batches, "dataset", batches)))
+        told[f"{name} images"] = told_dataset(getattr(batches, "dataset", batches))
     return told
+
+
+def told_dataset(dataset) -> str:
+    """A dataset by the number and checksum of what it holds, where that lies in memory, and by its transform."""
+    told = [type(dataset).__name__]
+    with contextlib.suppress(TypeError):
+        told.append(str(len(dataset)))
+    inner, indices = getattr(dataset, "dataset", None), getattr(dataset, "indices", None)
+    if inner is not None and indices is not None:  # a Subset
+        return " ".join([*told, f"{zlib.crc32(repr(list(map(int, indices))).encode()):08x}", told_dataset(inner)])
+    held = getattr(dataset, "tensors", None) or [getattr(dataset, name, None) for name in (
+        "images", "labels", "data", "targets")]
+    held = [torch.as_tensor(part) for part in held if isinstance(part, torch.Tensor | np.ndarray)]
+    if held:
+        told.append(f"(checksum {_crc(held)})")
+    transforms = [getattr(dataset, name, None) for name in ("transform", "target_transform")]
+    return " ".join(told + [told_function(transform) for transform in transforms if transform is not None])
+
+
+def _crc(tensors) -> str:
+    value = 0
+    for tensor in tensors:
+        value = zlib.crc32(tensor.cpu().contiguous().flatten().view(torch.uint8).numpy(), value)
+    return f"{value:08x}"
 
 
 def _checksum(loader) -> str:
     images, labels = (loader.dataset.images, loader.dataset.labels) if isinstance(loader.dataset, Split) else (
         loader.images, loader.labels)
-    images, labels = (part.cpu().contiguous().view(torch.uint8).numpy() for part in (images, labels))
-    return f"{zlib.crc32(labels, zlib.crc32(images)):08x}"
+    return _crc([images, labels])
 
 
 def differences(theirs: dict, ours: dict) -> list[str]:

@@ -33,8 +33,10 @@ class Run:
         self.batch_loss += batch_losses
 
     def __repr__(self):
-        return (f"{len(self.history['seconds'])} epochs of {self.card['model']} ({self.card['parameters']:,} "
-                f"parameters): {last_epoch(self.history)}")
+        epochs = len(self.history["seconds"])
+        last = f": {last_epoch(self.history)}" if epochs else ""
+        return (f"{epochs} epoch{'s' * (epochs != 1)} of {self.card['model']} ({self.card['parameters']:,} "
+                f"parameters){last}")
 
 
 class Interrupted(KeyboardInterrupt):
@@ -45,9 +47,10 @@ class Interrupted(KeyboardInterrupt):
         self.run = run
 
 
-def new_run(model, train, val, epochs: int, optimizer, scheduler, loss_fn) -> Run:
+def new_run(model, train, val, epochs: int, optimizer, scheduler, loss_fn, after_epoch=None) -> Run:
     """The run that a training begins with: no epoch yet, its card written, the order of its images drawn."""
-    recipe = tell_recipe(model=model, train=train, val=val, optimizer=optimizer, scheduler=scheduler, loss_fn=loss_fn)
+    recipe = tell_recipe(model=model, train=train, val=val, optimizer=optimizer, scheduler=scheduler, loss_fn=loss_fn,
+                         after_epoch=after_epoch)
     if isinstance(train, Loader):
         train.restart()  # the same images in the same order, whatever this loader was used for before
     start = checkpoint.starting_point(model, train)

@@ -105,7 +105,8 @@ def fit(model, train, val, *, epochs: int, optimizer, scheduler=None, loss_fn: C
     and labels become batches of 64. With None for ``val`` nothing is evaluated. ``scheduler`` is stepped after every
     epoch, or after every step if it comes from `each_step`. ``loss_fn(logits, targets)`` is the mean over the batch.
     ``after_epoch(run)`` is called after each epoch with the run so far, and ends the training by returning True; what
-    is to happen at every step is a hook of the optimiser (``optimizer.register_step_pre_hook``). Shuffling and
+    is to happen at every step is a hook of the optimiser (``optimizer.register_step_pre_hook``; it has to return None).
+    Shuffling and
     augmentation use a generator seeded from PyTorch's global random state: after `set_seed` a run can be repeated.
 
     With ``checkpoint=path`` everything needed to go on is written there after each epoch, in one step, and a later
@@ -118,7 +119,7 @@ def fit(model, train, val, *, epochs: int, optimizer, scheduler=None, loss_fn: C
     train, val = _as_batches(train, val, device_of(model))
     every_step = getattr(scheduler, "each_step", False)
     _check(model, train, val, epochs, optimizer, scheduler, every_step, loss_fn)
-    run = new_run(model, train, val, epochs, optimizer, scheduler, loss_fn)
+    run = new_run(model, train, val, epochs, optimizer, scheduler, loss_fn, after_epoch)
     if run.card["profile"] == "recorded" and replay(run):
         return ended(run)
     if run.card["profile"] == "trace":
@@ -151,8 +152,8 @@ def fit(model, train, val, *, epochs: int, optimizer, scheduler=None, loss_fn: C
                     values |= {"val_loss": result.loss, "val_accuracy": result.accuracy}
                 bar.set_postfix_str(last_epoch({name: [value] for name, value in values.items()}))
             _check_weights(model)
-            if epoch == 1 and result is not None:
-                check_loss(loss, result.logits.shape[1], _rate(optimizer))
+            if epoch == 1 and result is not None and getattr(loss_fn, "func", loss_fn) is F.cross_entropy:
+                check_loss(loss, result.logits.shape[1], values["lr"])
             run.add(values, batch_losses)
             if scheduler and not every_step:
                 plateau = isinstance(scheduler, torch.optim.lr_scheduler.ReduceLROnPlateau)
