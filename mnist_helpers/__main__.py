@@ -255,7 +255,7 @@ def show_tables(options) -> int:
 
     if not records.course_records():
         return fail("no runs of the course are recorded: python -m mnist_helpers run --save", 1)
-    print(f"{tables.lessons_table()}\n\n{tables.scoreboard()}")
+    print(f"{tables.lessons_table(narrow=True)}\n\n{tables.scoreboard()}")
     if options.write:
         pages.write_pages()
     return 0

@@ -65,6 +65,7 @@ def _card(model, train, epochs, recipe, start):
     return {"model": type(model).__name__, "parameters": sum(p.numel() for p in model.parameters()),
             "seed": torch.initial_seed(), "epochs": epochs, "images": length_of(data),
             "source": getattr(data, "source", ""), "dataset": getattr(data, "dataset", ""),
+            "split": getattr(data, "name", ""),
             "profile": getattr(data, "profile", "full"), "device": describe(device),
             "instructions": torch.backends.cpu.get_cpu_capability() if device.type == "cpu" else "",
             "threads": torch.get_num_threads(), "precision": precision_name(getattr(train, "precision", None)),

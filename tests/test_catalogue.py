@@ -1,21 +1,63 @@
-"""The catalogue: what a row needs, and what is wrong with one that lacks it."""
+"""The catalogue: what it must have, and what a wrong row is told."""
 
 import pytest
 
+from mnist_helpers import data
 from mnist_helpers.course import catalogue
 
+ROW = """
+[[network]]
+name = "Mine"
+notebook = "08_mine"
+lesson = 8
+title = "mine"
+parameters = 100
+epochs = 2
+floors = {"mnist full" = 0.9, "mnist quick" = 0.8, "digits full" = 0.7, "digits quick" = 0.6}
+published = {accuracy = 0.98, images = "test images", source = "as reported"}
+"""
 
-def test_the_lessons_are_seven_and_every_name_is_there_once():
-    assert [network.lesson for network in catalogue.lessons()] == list(range(1, 8))
-    names = [network.name for network in catalogue.networks()]
-    assert len(names) == len(set(names)) == len(catalogue.lessons()) + len(catalogue.challenges())
-    assert catalogue.network("Under20K").notebook_file == "05_under_20k.ipynb" and catalogue.network("Mine") is None
+
+def read(tmp_path, text):
+    path = tmp_path / "catalogue.toml"
+    path.write_text(text, encoding="utf-8")
+    catalogue.read.cache_clear()
+    return catalogue.read(path)
 
 
-@pytest.mark.parametrize("text", [
-    '[[network]]\nname = "A"', '[[network]]\nname = "A"\nweights = 3', 'title = "x"',
-    catalogue.FILE.read_text(encoding="utf-8").replace('name = "Strided"', 'name = "AllImages"')])
-def test_a_wrong_row_is_named(tmp_path, text):
-    (tmp_path / "catalogue.toml").write_text(text, encoding="utf-8")
-    with pytest.raises(ValueError, match=r"catalogue\.toml is wrong"):
-        catalogue.read(tmp_path / "catalogue.toml")
+def test_a_row_becomes_a_network(tmp_path):
+    (network,) = read(tmp_path, ROW)
+    assert (network.name, network.label, network.notebook_file) == ("Mine", "8 mine", "08_mine.ipynb")
+    assert network.floors["digits quick"] == 0.6 and network.budget is None and network.challenge == ""
+
+
+@pytest.mark.parametrize(("old", "new", "said"), [
+    ("epochs = 2", "epoch = 2", r"Mine: epochs is missing; Mine: epoch is unknown"),
+    ('"digits quick"', '"digits fast"', "Mine: floors: digits quick is missing; Mine: floors: digits fast is unknown"),
+    (', source = "as reported"', "", "Mine: published: source is missing"),
+    ('name = "Mine"\n', "", "row 1: name is missing"),
+    ("lesson = 8", 'challenge = "c"', "Mine: title is unknown"),
+    ("[[network]]", "[[netwrok]]", "network is missing; netwrok is unknown"),
+])
+def test_a_wrong_row_is_named(tmp_path, old, new, said):
+    assert old in ROW
+    with pytest.raises(ValueError, match=said):
+        read(tmp_path, ROW.replace(old, new))
+
+
+def test_two_of_one_name_are_refused(tmp_path):
+    with pytest.raises(ValueError, match="Mine: there are two"):
+        read(tmp_path, ROW + ROW)
+
+
+def test_the_courses_networks():
+    """Counts of parameters are held to the networks themselves by the notebooks' tests."""
+    assert [network.lesson for network in catalogue.lessons()] == list(range(1, len(catalogue.lessons()) + 1))
+    assert len(catalogue.lessons()) + len(catalogue.challenges()) == len(catalogue.networks())
+    assert catalogue.network("Strided").notebook == "challenges/twenty_epochs" and catalogue.network("Mine") is None
+    for network in catalogue.networks():
+        assert (data.project_root() / "notebooks" / network.notebook_file).is_file()
+        assert all(0.1 < floor < 1 for floor in network.floors.values())
+        if network.published:
+            assert 0 < network.published["accuracy"] < 1
+            assert "/" in network.published["source"] or network.published["source"] == "as reported"

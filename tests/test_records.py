@@ -1,95 +1,348 @@
-"""Records: what belongs together stays together, and what is no record is never believed."""
+"""Records: what cannot be recorded, where records go, which of them count, and when they are stale."""
 
 import json
+import subprocess
+import sys
 from types import SimpleNamespace
 
 import pytest
 import torch
+from torch import nn
 
+import mnist_helpers as mh
 from mnist_helpers import checkpoint, data
-from mnist_helpers.course import records, stamps
-
-CARD = {"model": "Under20K", "parameters": 18_422, "seed": 3, "images": 100, "dataset": "mnist", "profile": "quick"}
+from mnist_helpers.course import catalogue, records, stamps
 
 
-def run(weights="w"):
-    return SimpleNamespace(card=CARD, id="Under20K-s3-0", weights=weights, replayed=False, batch_loss=[2.0, 1.0],
-                           history={"seconds": [1.0], "val_accuracy": [0.5]})
+def a_record(correct=9_931, **changes):
+    """A record of lesson 3, as `records.record` makes them."""
+    accuracy = correct / 10_000
+    return {"id": "TwentyEpochs-s0-00000000", "notebook": "03_twenty_epochs", "model": "TwentyEpochs",
+            "parameters": 18_374, "seed": 0, "epochs": 20, "profile": "full", "dataset": "mnist",
+            "train_images": 55_000, "val_accuracy": 0.9924, "test_accuracy": accuracy, "test_loss": 0.02,
+            "test_correct": correct, "test_total": 10_000, "augmented_train_accuracy": 0.9946, "seconds": 123.4,
+            "card": {"device": "cpu (x)", "threads": 1, "package": "p"}, "val_curve": [0.99] * 19 + [0.9924],
+            "mistakes": {str(image): 0 for image in range(10_000 - correct)}, "trace": [2.3, 1.9]} | changes
 
 
-def evaluation(name="test", weights="w", profile="quick"):
-    labels = torch.tensor([1, 2, 3, 4])
-    split = data.Split(torch.zeros(4, 1, 28, 28), labels, "MNIST", name, "mnist", profile)
-    logits = torch.eye(10)[torch.tensor([1, 2, 3, 9])]
-    return SimpleNamespace(split=split, weights=weights, accuracy=0.75, correct=3, total=4, loss=1.0, logits=logits,
-                           labels=labels)
+def of(name, seed=0, correct=9_931, **changes):
+    """A record of another network of the catalogue, with an id of its own."""
+    network = catalogue.network(name)
+    curve = [0.9924] * network.epochs
+    return a_record(correct, **{"id": f"{name}-s{seed}-{correct}", "notebook": network.notebook, "model": name,
+                                "parameters": network.parameters, "epochs": network.epochs, "seed": seed,
+                                "val_curve": curve} | changes)
 
 
-@pytest.fixture(autouse=True)
-def results(tmp_path, monkeypatch):
-    monkeypatch.setattr(records, "project_root", lambda: tmp_path)
-    monkeypatch.setattr(checkpoint, "project_root", lambda: tmp_path)
-    monkeypatch.setattr(stamps, "recipe_now", lambda notebook: "recipe")
-    monkeypatch.delenv("MNIST_COLLECT", raising=False)
-    monkeypatch.delenv("MNIST_CHECK", raising=False)
-    return tmp_path / "results"
+@pytest.fixture
+def course(tmp_path, monkeypatch):
+    """A project of its own, whose notebooks all have the recipe "r" and whose package is "p"."""
+    for module in (data, checkpoint, records, stamps):
+        monkeypatch.setattr(module, "project_root", lambda: tmp_path)
+    monkeypatch.setattr(stamps, "recipe_now", lambda notebook: "r")
+    monkeypatch.setattr(checkpoint, "package_digest", lambda: "p")
+    for name in ("MNIST_COLLECT", "MNIST_CHECK", "MNIST_PROFILE"):
+        monkeypatch.delenv(name, raising=False)
+    return tmp_path
 
 
-def test_a_record_says_what_the_run_came_to(results):
-    made = records.record(run(), evaluation(), evaluation("train"))
-    assert (made["notebook"], made["seed"], made["epochs"], made["trace"]) == ("05_under_20k", 3, 1, [2.0, 1.0])
-    assert made["mistakes"] == {"3": 9} and made["augmented_train_accuracy"] == 0.75
-    assert not results.exists(), "a quick run is recorded nowhere"
+# ---------------------------------------------------------------- what belongs to one run
 
 
-@pytest.mark.parametrize("arguments", [
-    (run(), evaluation("train")), (run(), evaluation("val")), (run(), evaluation(weights="other")),
-    (run("other"), evaluation()), (run(), evaluation(), evaluation("test")),
-    (run(), evaluation(), evaluation("train", weights="other")), (run(), evaluation(profile="full"))])
-def test_what_does_not_belong_together_is_refused(arguments):
-    with pytest.raises(ValueError):
-        records.record(*arguments)
+class Small(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.linear = nn.Linear(784, 10)
+
+    def forward(self, x):
+        return self.linear(x.flatten(1))
 
 
-def test_the_floor_is_checked_where_it_is_asked_for(monkeypatch):
+@pytest.fixture
+def splits(tiny, monkeypatch):
+    monkeypatch.setattr(records, "TEST_IMAGES", 100)
+    return {name: data.Split(*tiny, "MNIST", name, "mnist", "full") for name in ("train", "val", "test")}
+
+
+@pytest.fixture
+def run(splits):
+    mh.set_seed(3)
+    model = Small()
+    return mh.fit(model, mh.Loader(splits["train"], batch_size=50), splits["val"], epochs=2,
+                  optimizer=torch.optim.Adam(model.parameters(), lr=1e-2))
+
+
+def test_a_full_run_is_a_line_of_the_learners_own_file(course, run, splits):
+    test = mh.evaluate(run.model, splits["test"])
+    made = mh.record(run, test, mh.evaluate(run.model, splits["train"]))
+    assert json.loads(records.mine_file().read_text(encoding="utf-8")) == made
+    assert not records.runs_file().exists() and records.by_seed() == {}
+    assert set(made) == records.KEYS | {"augmented_train_accuracy"}
+    expected = {"id": run.id, "notebook": "yours", "model": "Small", "parameters": 7_850, "seed": 3, "epochs": 2,
+                "profile": "full", "dataset": "mnist", "train_images": 100, "test_correct": test.correct,
+                "test_total": 100, "trace": run.batch_loss}
+    assert {key: made[key] for key in expected} == expected
+    assert made["val_accuracy"] == made["val_curve"][-1] == pytest.approx(run.history["val_accuracy"][-1])
+    wrong = test.logits.argmax(1) != splits["test"].labels
+    assert {int(image) for image in made["mistakes"]} == set(wrong.nonzero().flatten().tolist())
+    assert all(made["mistakes"][str(i)] == test.logits[i].argmax() for i in wrong.nonzero().flatten().tolist())
+    assert made["card"]["versions"]["torch"] and made["card"]["threads"] == torch.get_num_threads()
+
+
+def test_a_run_on_all_images_has_no_validation_accuracy(course, splits):
+    model = Small()
+    run = mh.fit(model, mh.Loader(splits["train"]), None, epochs=1, optimizer=torch.optim.Adam(model.parameters()))
+    made = mh.record(run, mh.evaluate(model, splits["test"]))
+    assert made["val_accuracy"] is None and made["val_curve"] == [] and "augmented_train_accuracy" not in made
+
+
+def test_another_networks_evaluation_is_refused(course, run, splits):
+    """As when a later cell rebinds ``model``."""
+    with pytest.raises(ValueError, match="of other weights than this run trained"):
+        mh.record(run, mh.evaluate(Small(), splits["test"]))
+    test = mh.evaluate(run.model, splits["test"])
+    with pytest.raises(ValueError, match="of other weights than this run trained"):
+        mh.record(run, test, mh.evaluate(Small(), splits["train"]))
+    with torch.no_grad():
+        run.model.linear.bias += 0.1
+    with pytest.raises(ValueError, match="of other weights than this run trained"):
+        mh.record(run, mh.evaluate(run.model, splits["test"]))
+    assert not records.mine_file().exists()
+
+
+@pytest.mark.parametrize(("name", "said"), [("train", "called 'train'"), ("val", "called 'val'")])
+def test_only_test_images_are_the_test(course, run, splits, name, said):
+    with pytest.raises(ValueError, match=f"evaluation of the test images.*{said}"):
+        mh.record(run, mh.evaluate(run.model, splits[name]))
+
+
+def test_images_without_a_name_a_part_of_them_and_test_images_as_training_images_are_refused(course, run, splits):
+    test = mh.evaluate(run.model, splits["test"])
+    with pytest.raises(ValueError, match="unknown images"):
+        mh.record(run, mh.evaluate(run.model, (splits["test"].images, splits["test"].labels)))
+    with pytest.raises(ValueError, match="only 40 of the 100 test images"):
+        mh.record(run, mh.evaluate(run.model, splits["test"][:40]))
+    with pytest.raises(ValueError, match=r"evaluation of the training images.*called 'test'"):
+        mh.record(run, test, test)
+
+
+def test_a_network_trained_on_the_test_images_is_refused(course, splits):
+    model = Small()
+    run = mh.fit(model, mh.Loader(splits["test"]), None, epochs=1, optimizer=torch.optim.Adam(model.parameters()))
+    with pytest.raises(ValueError, match="trained on the test images"):
+        mh.record(run, mh.evaluate(model, splits["test"]))
+
+
+@pytest.mark.parametrize("other", [{"dataset": "digits"}, {"profile": "quick"}])
+def test_another_dataset_is_refused(course, run, splits, other):
+    from dataclasses import replace
+
+    with pytest.raises(ValueError, match="trained on mnist full and evaluated on"):
+        mh.record(run, mh.evaluate(run.model, replace(splits["test"], **other)))
+
+
+def test_a_run_without_an_epoch_is_refused(course, run, splits):
+    run.history["seconds"] = []
+    with pytest.raises(ValueError, match="no epoch was completed"):
+        mh.record(run, mh.evaluate(run.model, splits["test"]))
+
+
+# ---------------------------------------------------------------- where records go
+
+
+def finished(correct=99, model="Baseline", profile="full", dataset="mnist", replayed=False):
+    """What a lesson hands to `record`, without training."""
+    labels = torch.arange(100) % 10
+    logits = torch.eye(10)[labels]
+    logits[:100 - correct] = torch.eye(10)[(labels[:100 - correct] + 1) % 10]
+    split = data.Split(torch.zeros(100, 1, 28, 28, dtype=torch.uint8), labels, "MNIST", "test", dataset, profile)
+    test = SimpleNamespace(loss=0.1, correct=correct, total=100, accuracy=correct / 100, logits=logits, labels=labels,
+                           split=split, weights="w")
+    card = {"model": model, "parameters": 26_714, "seed": 0, "images": 55_000, "dataset": dataset, "profile": profile,
+            "device": "cpu", "package": "p"}
+    history = {"seconds": [1.0], "val_accuracy": [0.5]}
+    return SimpleNamespace(model=None, history=history, batch_loss=[1.0] * 150, card=card, id=f"{model}-s0-0",
+                           weights="w", replayed=replayed), test
+
+
+@pytest.fixture
+def small(course, monkeypatch):
+    monkeypatch.setattr(records, "TEST_IMAGES", 100)
+    return course
+
+
+def test_quick_runs_and_digits_are_not_written(small):
+    assert records.record(*finished(profile="quick"))["profile"] == "quick"
+    records.record(*finished(dataset="digits"))
+    assert not (small / "results").exists()
+    made = records.record(*finished(profile="recorded"))
+    assert made["profile"] == "full" and len(made["trace"]) == 100 and records.mine_file().exists()
+
+
+def test_the_command_line_collects_records_in_a_folder_of_its_own(small, tmp_path, monkeypatch):
+    monkeypatch.setenv("MNIST_COLLECT", str(tmp_path / "collected"))
+    made = records.record(*finished(profile="quick"))
+    assert json.loads((tmp_path / "collected" / "records.jsonl").read_text()) == made
+    assert not (small / "results").exists()
+
+
+def test_an_accuracy_below_the_floor_fails_where_it_is_checked(small, monkeypatch):
+    records.record(*finished(correct=95))  # the baseline's floor is 0.95
     monkeypatch.setenv("MNIST_CHECK", "1")
-    with pytest.raises(AssertionError, match="Under20K"):
-        records.record(run(), evaluation())  # 75 % is below the floor of the quick profile
+    with pytest.raises(AssertionError, match=r"Baseline.*not above 95\.00%"):
+        records.record(*finished(correct=95))
+    records.record(*finished(correct=96))
+    records.record(*finished(correct=85, profile="quick"))
+    records.record(*finished(correct=5, model="Mine"))
 
 
-def full(seed=0, **more):
-    return records.record(run(), evaluation()) | {"profile": "full", "id": f"Under20K-s{seed}-0", "seed": seed,
-                                                  "epochs": 20, "val_curve": [0.5] * 20,
-                                                  "card": {"package": checkpoint.package_digest()}} | more
+def test_a_replayed_run_is_compared_with_its_record(small):
+    recorded = records.record(*finished()) | {"seconds": 77.0}
+    records.keep(recorded)
+    before = records.mine_file().read_text()
+    assert records.record(*finished(correct=90, replayed=True))["seconds"] == 77.0
+    with pytest.raises(ValueError, match=r"test_accuracy is 88\.00% here and 99\.00% in the record, 11 images apart"):
+        records.record(*finished(correct=88, replayed=True))
+    assert records.mine_file().read_text() == before
 
 
-def test_a_learners_runs_never_count_as_the_courses(results):
-    records.append(full(), records.mine_file())
-    assert records.by_seed() == {}
-    records.keep(full())
-    assert list(records.by_seed()) == ["Under20K"]
+# ---------------------------------------------------------------- values and lines
 
 
-def test_the_first_record_of_a_seed_counts_unless_it_is_stale():
-    records.keep(full(seconds=1.0))
-    records.append(full(seconds=2.0), records.runs_file())
-    assert records.by_seed()["Under20K"][0]["seconds"] == 1.0
-    stamps.stamp("Under20K-s0-0", trace="differs", notebook="05_under_20k")
-    records.keep(full(seconds=3.0, id="Under20K-s0-1"))
-    assert records.by_seed()["Under20K"][0]["seconds"] == 3.0
-
-
-@pytest.mark.parametrize("change", [{"test_accuracy": 5.0}, {"test_accuracy": float("nan")}, {"test_correct": 4},
-                                    {"mistakes": {}}, {"seconds": float("inf")}, {"epochs": "20"}])
-def test_impossible_values_are_refused(change):
-    with pytest.raises(ValueError):
-        records.append(full(**change), records.runs_file())
-
-
-def test_a_torn_line_takes_no_other_with_it(capsys):
-    records.keep(full())
+@pytest.mark.parametrize(("change", "said"), [
+    ({"test_accuracy": 5.0}, "test_accuracy is 5.0, not from 0 to 1"),
+    ({"val_accuracy": float("nan")}, "val_accuracy is nan"),
+    ({"augmented_train_accuracy": -0.1}, "augmented_train_accuracy is -0.1"),
+    ({"val_curve": [0.9] * 19 + [1.5]}, r"val_curve\[19\] is 1.5"),
+    ({"val_curve": [0.9]}, "val_curve has 1 entries for 20 epochs"),
+    ({"test_correct": 9_930}, "9930 of 10000 images is not a test accuracy of 0.9931"),
+    ({"test_correct": 10_001, "test_accuracy": 1.0001}, "test_accuracy is 1.0001"),
+    ({"mistakes": {"5": 1}}, "1 images are listed as mistakes, and 69 of 10000 should be"),
+    ({"test_loss": float("inf")}, "not finite"),
+    ({"trace": [1.0, float("nan")]}, "not finite"),
+    ({"seconds": "long"}, "not finite"),
+    ({"epochs": 0}, "epochs is 0"),
+    ({"seed": True}, "seed is True"),
+    ({"mistakes": None}, "is no record of a run"),
+    ({"test_total": "many"}, "is no record of a run"),
+])
+def test_impossible_values_are_refused(course, change, said):
+    records.check(a_record())
+    with pytest.raises(ValueError, match=said):
+        records.append(a_record(**change), records.runs_file())
+    assert not records.runs_file().exists()
+    # A line that was written by hand is left out, and named.
+    records.append(a_record(), records.runs_file())
     with open(records.runs_file(), "a", encoding="utf-8") as file:
-        file.write('\n\n{"half": ')
-    records.keep(full(seed=1))
-    assert sorted(records.by_seed()["Under20K"]) == [0, 1]
-    assert json.loads(records.runs_file().read_text(encoding="utf-8").splitlines()[0])["seed"] == 0
+        file.write(json.dumps(a_record(id="by hand", **change)) + "\n")
+    assert records.course_records() == [a_record()]
+
+
+def test_blank_and_torn_lines_are_left_out_in_one_line(course, capfd):
+    records.append(a_record(), records.runs_file())
+    with open(records.runs_file(), "a", encoding="utf-8") as file:
+        file.write(f'\n\n{json.dumps(a_record(id="impossible", epochs=0))}\n[1]\n{{"id": "torn", "noteb')
+    records.append(a_record(seed=1, id="after"), records.runs_file())
+    assert [record["id"] for record in records.course_records()] == ["TwentyEpochs-s0-00000000", "after"]
+    said = capfd.readouterr().err.splitlines()
+    assert len(said) == 2 and "line 5, 6" in said[0] and "impossible" in said[1]
+
+
+WRITER = """
+import json, sys
+from pathlib import Path
+from mnist_helpers.course import records
+record = json.loads(sys.stdin.read())
+for number in range(200):
+    records.append(record | {"id": f"{sys.argv[2]}-{number}"}, Path(sys.argv[1]))
+"""
+
+
+def test_two_processes_append_200_lines_each(tmp_path):
+    path = tmp_path / "runs.jsonl"
+    writers = [subprocess.Popen([sys.executable, "-c", WRITER, path, name], stdin=subprocess.PIPE, text=True)
+               for name in "ab"]
+    for writer in writers:
+        writer.stdin.write(json.dumps(a_record()))
+        writer.stdin.close()
+    assert [writer.wait(120) for writer in writers] == [0, 0]
+    ids = [json.loads(line)["id"] for line in path.read_text(encoding="utf-8").splitlines()]
+    assert sorted(ids) == sorted(f"{name}-{number}" for name in "ab" for number in range(200))
+
+
+# ---------------------------------------------------------------- which records count
+
+
+def test_the_first_record_of_a_seed_counts(course):
+    for record in (of("Baseline", 1), of("Baseline", 0, 9_810), of("Baseline", 0, 9_820), of("Strided", 0)):
+        records.keep(record)
+    found = records.by_seed()
+    assert list(found) == ["Baseline", "Strided"] and list(found["Baseline"]) == [0, 1]
+    assert found["Baseline"][0]["test_correct"] == 9_810
+
+
+def test_a_fresh_record_counts_before_a_stale_one(course):
+    records.append(of("Baseline", 0, 9_810), records.runs_file())
+    assert records.by_seed()["Baseline"][0]["test_correct"] == 9_810
+    records.keep(of("Baseline", 0, 9_820))
+    records.keep(of("Baseline", 0, 9_830))
+    assert records.by_seed()["Baseline"][0]["test_correct"] == 9_820
+
+
+@pytest.mark.parametrize("change", [{"profile": "quick"}, {"dataset": "digits"}, {"parameters": 26_715},
+                                    {"epochs": 2, "val_curve": []}, {"model": "Mine"}])
+def test_what_is_not_the_catalogues_network_does_not_count(course, change):
+    records.keep(of("Baseline", **change))
+    assert records.by_seed() == {}
+
+
+def test_a_learners_run_never_counts(course):
+    records.append(of("Baseline"), records.mine_file())
+    assert records.course_records() == [] and records.by_seed() == {}
+
+
+# ---------------------------------------------------------------- stamps
+
+
+def test_a_record_goes_stale_with_its_recipe_its_package_and_its_trace(course, monkeypatch):
+    record = of("Under20K")
+    assert records.stale(record) == "it was never verified"
+    records.keep(record)
+    assert records.stale(record) is None
+    monkeypatch.setattr(stamps, "recipe_now", lambda notebook: "r" if notebook == "01_baseline" else "new")
+    assert records.stale(record) == "the recipe in 05_under_20k.ipynb has changed since"
+    records.stamp(record["id"], trace="verified", notebook="05_under_20k")
+    assert records.stale(record) is None
+    monkeypatch.setattr(checkpoint, "package_digest", lambda: "q")
+    assert records.stale(record) == "the package has changed since"
+    records.stamp(record["id"], trace="differs", notebook="05_under_20k", recipe="r", package="p")
+    assert "other losses" in records.stale(record)
+    assert json.loads(checkpoint.stamps_file().read_text()) == {
+        record["id"]: {"recipe": "r", "package": "p", "trace": "differs", "notebook": "05_under_20k"}}
+
+
+def test_a_kept_record_is_stamped_with_what_it_ran_through(course):
+    """Not with the code as it stands when it is kept, which may have been edited meanwhile."""
+    records.keep(of("Under20K", card={"package": "before"}), recipe="executed")
+    (stamp,) = checkpoint.stamps().values()
+    assert (stamp["recipe"], stamp["package"], stamp["trace"]) == ("executed", "before", "recorded")
+
+
+def test_an_edited_notebook_is_read_again(tmp_path, monkeypatch):
+    from mnist_helpers.course import notebooks
+
+    monkeypatch.setattr(stamps, "project_root", lambda: tmp_path)
+    monkeypatch.setattr(notebooks, "recipe_digest", lambda path: path.read_text(encoding="utf-8"))
+    assert stamps.recipe_now("lesson") is None
+    (tmp_path / "notebooks").mkdir()
+    path = tmp_path / "notebooks" / "lesson.ipynb"
+    for text in ("one", "two"):
+        path.write_text(text, encoding="utf-8")
+        assert stamps.recipe_now("lesson") == text
+
+
+def test_of_two_records_with_one_id_the_later_counts(course):
+    """A run that was repeated after a change: its weights are those that are kept."""
+    records.keep(of("Under20K", 0, 9_930))
+    records.keep(of("Under20K", 0, 9_935))
+    assert records.by_seed()["Under20K"][0]["test_correct"] == 9_935

@@ -22,7 +22,7 @@ TEACHER = {"net": "c5s2-4 gap", "activation": "gelu", "epochs": 1, "batch": 50}
 @pytest.fixture
 def dataset(tiny, monkeypatch, tmp_path):
     """A tiny dataset that says it is MNIST, without test images, in a project of its own."""
-    for module in (data, tables):
+    for module in (data,):
         monkeypatch.setattr(module, "project_root", lambda: tmp_path)
     split = data.Split(*tiny)
     return SimpleNamespace(name="mnist", profile="full", train=split, val=split)

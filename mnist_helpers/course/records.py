@@ -92,6 +92,8 @@ def _refuse_mixed(run, test, as_published):
     """Raise `ValueError` for what does not belong to one run."""
     if not run.history["seconds"]:
         raise ValueError("no epoch was completed, so there is nothing to record: train again")
+    if run.card.get("split") == "test":
+        raise ValueError("this run was trained on the test images, which cannot measure it: train on mnist.train")
     _refuse(run, test, "test", {"test"})
     if as_published is not None:
         _refuse(run, as_published, "training", {"train", "train and val"})
@@ -204,10 +206,12 @@ def by_seed() -> dict[str, dict[int, dict]]:
     """``{network: {seed: record}}`` of the course's own records, networks in the catalogue's order, seeds ascending.
 
     Records of a network as it is no more, with another number of parameters or epochs, do not count. Of several
-    records of a seed the first counts; one that belongs to the code as it stands counts before one that does not.
+    records of a seed the first counts; one that belongs to the code as it stands counts before one that does not. Of
+    two of one id the later counts, whose weights are those that are kept.
     """
     found, known = {}, stamps()
-    for each in sorted(course_records(), key=lambda record: stale(record, known) is not None):
+    latest = {record["id"]: record for record in course_records()}
+    for each in sorted(latest.values(), key=lambda record: stale(record, known) is not None):
         if matches(each, catalogue.network(each["model"])):
             found.setdefault(each["model"], {}).setdefault(each["seed"], each)
     return {network.name: dict(sorted(found[network.name].items()))

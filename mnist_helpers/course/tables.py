@@ -1,261 +1,255 @@
-"""The tables that lessons and pages show, made of records."""
+"""The tables made of the records: narrow ones in the lessons, the scoreboard of the challenges, and the trials."""
 
-import html
 import json
-import re
-from collections.abc import Iterable
 from pathlib import Path
 from statistics import fmean
 
-from .. import data
-from ..files import read_records
-from ..stats import Mean, mcnemar, mean_over_seeds, newcombe_interval, paired_difference, wilson_interval
-from . import catalogue, records
-from .stamps import stale
+from .. import data, files
+from ..stats import Mean, mcnemar, mean_over_seeds, mid_p, newcombe_paired_interval, paired_difference, wilson_interval
+from . import catalogue, records, stamps
+from .table import Code, Table
 
-STALE = "†"
-NOTE = f"{STALE} recorded with other code than now: `python -m mnist_helpers verify` compares"
-NO_BREAK = "\N{NO-BREAK SPACE}"
-
-
-class Table:
-    """Rows under a header, showing itself as Markdown in a notebook and aligned on a terminal, with a note below."""
-
-    def __init__(self, header: list[str], rows: list[list[str]], note: str = ""):
-        self.header, self.rows, self.note = header, rows, note
-
-    def _repr_markdown_(self):
-        alignment = ["---"] + ["--:"] * (len(self.header) - 1)
-        lines = [[_markdown(cell) for cell in row] for row in (self.header, *self.rows)]
-        text = "\n".join("| " + " | ".join(row) + " |" for row in (lines[0], alignment, *lines[1:]))
-        # A narrow page may break a cell between figures, not within one.
-        figures = r"\[[^]|]*\]|\([^)|]*\)|[\d.]+ %|[\d.]+ ± [\d.]+|(?:more than|within) noise"
-        text = re.sub(figures, lambda match: match[0].replace(" ", NO_BREAK), text)
-        return text + (f"\n\n{self.note}" if self.note else "")
-
-    def __str__(self):
-        rows = [[_plain(cell) for cell in row] for row in (self.header, *self.rows)]
-        widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-        lines = ["  ".join([row[0].ljust(widths[0]), *(cell.rjust(width) for cell, width in
-                                                      zip(row[1:], widths[1:], strict=True))]).rstrip()
-                 for row in rows]
-        ruled = [lines[0], "-" * sum(widths, 2 * (len(widths) - 1)), *lines[1:]]
-        return "\n".join([*ruled, *([self.note] if self.note else [])])
-
-    __repr__ = __str__
-
-
-def _plain(cell):
-    """Text of one line, without the codes that move a terminal's cursor."""
-    return "".join(letter if letter.isprintable() else " " for letter in cell)
-
-
-def _markdown(cell):
-    return html.escape(_plain(cell), quote=False).replace("|", "\\|")
-
+MARK = "†"
+MARKED = f"{MARK} Not verified with the code as it stands now; python -m mnist_helpers verify compares."
+MEANS = "Accuracies in percent. Test: the mean over n seeds ± half the width of its 95 % interval"
+SAME = "Same measure: ours, measured as the published figure was, on augmented training images."
+GAIN = "Gain: the mean difference from the lesson before, seed by seed, with its 95 % interval."
+NEW = "New run: a run under another seed falls within this distance of the mean, with 95 % probability."
+DIGITS = "Accuracies in percent, on the digits sample: they do not compare with those on MNIST."
+UNDECIDED = "One run a side cannot tell what other seeds would give."
+UNVERIFIED = "The records behind this are not verified with the code as it stands now."
 
 # ---------------------------------------------------------------- words
 
 
 def percent(accuracy: float | None) -> str:
-    return "" if accuracy is None else f"{100 * accuracy:.2f} %"
+    return "" if accuracy is None else f"{_points(accuracy)} %"
+
+
+def _points(accuracy):
+    return "" if accuracy is None else f"{100 * accuracy:.2f}"
 
 
 def with_interval(record: dict) -> str:
-    """The test accuracy with its Wilson interval, in percent."""
+    """The test accuracy with its Wilson interval, in percent: of one run, for chance in the images only."""
     low, high = wilson_interval(record["test_correct"], record["test_total"])
-    return f"{percent(record['test_accuracy'])} [{100 * low:.2f}, {100 * high:.2f}]"
+    return f"{percent(record['test_accuracy'])} [{_points(low)}, {_points(high)}]"
+
+
+def _plus_minus(mean, sign=""):
+    """A mean and half the width of its interval, in points; of a single value, the value."""
+    return f"{100 * mean.mean:{sign}.2f}" + (f" ± {_points(mean.high - mean.mean)}" if mean.n > 1 else "")
+
+
+def _kinds(record):
+    """What keeps a record from being compared with full runs on MNIST."""
+    return ["digits"] * (record["dataset"] != "mnist") + ["quick"] * (record["profile"] != "full")
 
 
 def label(record: dict) -> str:
-    """A record's network, and what keeps it from being compared with full runs on MNIST."""
+    """What figures call a record's network: ``"5 under 20k"``, ``"Strided, quick"``."""
     network = catalogue.network(record["model"])
-    notes = ["digits, not MNIST"] * (record["dataset"] != "mnist") + ["quick"] * (record["profile"] != "full")
-    return (network.label if network else record["model"]) + (f" ({', '.join(notes)})" if notes else "")
+    return ", ".join([network.label if network else record["model"], *_kinds(record)])
 
 
 def published_figure(record: dict) -> tuple[float | None, str]:
     """``(accuracy, images)`` as published for a record's network; ``(None, "")`` if nothing comparable was."""
     network = catalogue.network(record["model"])
-    if not network or not network.published or not records.is_full_mnist(record):
+    if network is None or not network.published or not records.is_full_mnist(record):
         return None, ""
     return network.published["accuracy"], network.published["images"]
 
 
-def plus_minus(mean: Mean, sign: str = "") -> str:
-    """A mean with the half-width of its 95 % interval, in percent or points."""
-    if mean.n < 2:
-        return f"{100 * mean.mean:{sign}.2f}"
-    return f"{100 * mean.mean:{sign}.2f} ± {100 * (mean.high - mean.mean):.2f}"
+def _marked(network, seeds):
+    """What tables call a network; with a mark where one of its records ``{seed: record}`` is stale."""
+    return network.label + MARK * any(stamps.stale(record) is not None for record in seeds.values())
 
 
-# ---------------------------------------------------------------- over seeds
+def _note(rows, *sentences):
+    """Sentences as a note, with the mark's meaning if one of the rows has it."""
+    marked = any(MARK in row[0] for row in rows if isinstance(row, list))
+    return " ".join(filter(None, [*sentences, MARKED * marked]))
 
 
-def over_seeds(seeds: dict[int, dict], key: str = "test_accuracy") -> Mean | None:
-    """The mean over seeds of a measure of ``{seed: record}``; None where a record has none."""
-    values = [record.get(key) for record in seeds.values()]
-    return None if not values or None in values else mean_over_seeds(values)
+def _how_published(networks):
+    """On which images the published accuracies of networks were measured, and how, in a sentence."""
+    told = {}
+    for network in networks:
+        if network.published:
+            how = ", ".join(network.published[key] for key in ("images", "note") if key in network.published)
+            told[how] = ", ".join(filter(None, [told.get(how), network.label]))
+    return f"Published: {'; '.join(f'{how} ({names})' for how, names in told.items())}." if told else ""
 
 
-def means() -> dict[str, tuple[Mean, Mean]]:
-    """``{network: (test, measured as published)}`` of the lessons over the seeds of the course's records."""
-    recorded = records.by_seed()
-    return {network.name: (over_seeds(recorded[network.name]),
-                           over_seeds(recorded[network.name], "augmented_train_accuracy"))
-            for network in catalogue.lessons() if network.name in recorded}
-
-
-def difference_over_seeds(ours: dict[int, dict], theirs: dict[int, dict]) -> Mean | None:
-    """The `paired_difference` of the test accuracies of ``{seed: record}`` over the seeds both have; None under two."""
-    common = sorted(set(ours) & set(theirs))
-    if len(common) < 2:
-        return None
-    return paired_difference(*([runs[seed]["test_accuracy"] for seed in common] for runs in (ours, theirs)))
-
-
-def same_network(record: dict, seeds: dict[int, dict]) -> bool:
-    """Whether a record is of the network and length of ``{seed: record}``: a changed lesson is not."""
-    return all(record[key] == each[key] for each in seeds.values() for key in ("model", "parameters", "epochs"))
-
-
-def _gain(name, recorded):
-    """The gain of a lesson over the one before, in words; empty where there is none."""
-    names = [network.name for network in catalogue.lessons()]
-    place = names.index(name)
-    step = difference_over_seeds(recorded.get(name, {}), recorded.get(names[place - 1], {})) if place else None
-    if step is None:
-        return ""
-    return plus_minus(step, "+") + ("" if step.verdict == "more than noise" else " (noise)")
-
-
-def _mark(seeds):
-    return f" {STALE}" if any(stale(record) for record in seeds.values()) else ""
-
-
-def _note(rows):
-    return NOTE if any(STALE in row[0] for row in rows) else ""
-
-
-def lessons_table(show: dict | None = None) -> Table:
-    """The seven lessons, or those of ``{network: own record or None}``: sizes, the published accuracy beside the same
-    measure of ours and the test accuracy, means over seeds with the half-width of their 95 % interval, in percent."""
-    recorded, rows = records.by_seed(), []
-    for network in catalogue.lessons():
-        seeds = recorded.get(network.name, {})
-        own = (show or {}).get(network.name)
-        if (show is not None and network.name not in show) or not (seeds or own):
-            continue
-        if own and not (seeds and records.is_full_mnist(own) and same_network(own, seeds)):
-            seeds = {own["seed"]: own}  # the learner's own network, or data that do not compare
-        first = next(iter(seeds.values()))
-        measured = over_seeds(seeds, "augmented_train_accuracy")
-        rows.append([(label(own) if own else network.label) + _mark(seeds if own is None else {}),
-                     f"{first['parameters']:,}", str(first["epochs"]),
-                     f"{100 * published_figure(first)[0]:.2f}" if published_figure(first)[0] else "",
-                     "" if measured is None else f"{100 * measured.mean:.2f}",
-                     plus_minus(over_seeds(seeds)),
-                     _gain(network.name, recorded) if own is None or len(seeds) > 1 else ""])
-    return Table(["lesson", "weights", "epochs", "published", "same measure", "test", "gain"], rows, _note(rows))
-
-
-def records_so_far(record: dict) -> list[dict]:
-    """The course's records of the lessons before this one's, of the same seed where there is one, and this record. On
-    the digits sample it stands alone, since nothing measured there compares with MNIST."""
-    recorded = records.by_seed() if record["dataset"] == "mnist" else {}
-    network = catalogue.network(record["model"])
-    before = [each.name for each in catalogue.lessons() if network and network.lesson and each.lesson < network.lesson]
-    return [recorded[name].get(record["seed"], next(iter(recorded[name].values()))) for name in before
-            if name in recorded] + [record]
-
-
-def table_so_far(record: dict) -> Table:
-    """`lessons_table` up to this record's lesson, over the course's seeds, with this run's own test accuracy below."""
-    rows = {each["model"]: None for each in records_so_far(record)[:-1]} | {record["model"]: record}
-    if record["dataset"] != "mnist":
-        rows = {record["model"]: record}
-    table = lessons_table(rows)
-    own = f"This run, seed {record['seed']}: test {with_interval(record)}."
-    table.note = "\n".join(filter(None, [own, table.note]))
-    return table
+# ---------------------------------------------------------------- one run
 
 
 def measures(record: dict) -> Table:
-    """One network's accuracies: as published, as this run has it measured the same way, and on images that were not
-    trained on."""
+    """One network's accuracies: as published, measured the same way, and on images that were not trained on."""
     published, images = published_figure(record)
     rows = [["published", percent(published), images]] if published else []
-    if "augmented_train_accuracy" in record:
-        rows.append(["this run, same measure", percent(record["augmented_train_accuracy"]),
+    if record.get("augmented_train_accuracy") is not None:
+        rows.append(["same measure", percent(record["augmented_train_accuracy"]),
                      f"{record['train_images']:,} training images, augmented"])
-    return Table(["measure", "accuracy", "images"], [
-        *rows,
-        ["this run, validation", percent(record["val_accuracy"]), "held out, choices are made on them"],
-        ["this run, test", with_interval(record), f"{record['test_total']:,} test images, seen once"]])
+    if record["val_accuracy"] is not None:
+        rows.append(["validation", percent(record["val_accuracy"]), "held out: choices are made on them"])
+    rows.append(["test [95 % interval]", with_interval(record), f"{record['test_total']:,} test images, seen once"])
+    return Table(["measure", "accuracy", "images"], rows)
+
+
+def compare(record: dict, other_network_name: str) -> str:
+    """What this run's test accuracy says beside another network's, in sentences: first of two runs on the same images,
+    this one and the course's record of the other, of the same seed if there is one; then of all seeds of both.
+
+    Raises `ValueError` for a name that is not in the catalogue.
+    """
+    network, other = catalogue.network(record["model"]), catalogue.network(other_network_name)
+    if other is None:
+        names = ", ".join(each.name for each in catalogue.networks())
+        raise ValueError(f"the catalogue has no network {other_network_name!r}; it has {names}")
+    seeds = records.by_seed()
+    others = seeds.get(other.name, {})
+    own = seeds.get(record["model"], {}) if records.matches(record, network) else {}
+    if not records.is_full_mnist(record) or not others:
+        return f"Nothing to compare: it takes a full run on MNIST here, and a record of {other.name}."
+    theirs = others.get(record["seed"]) or next(iter(others.values()))
+    low, high = newcombe_paired_interval(record["mistakes"], theirs["mistakes"], record["test_total"])
+    only_ours, only_theirs, p = mcnemar(record["mistakes"], theirs["mistakes"])
+    difference = record["test_accuracy"] - theirs["test_accuracy"]
+    said = [f"This run against {other.name} (seed {theirs['seed']}): test accuracy "
+            f"{percent(record['test_accuracy'])} against {percent(theirs['test_accuracy'])},",
+            f"  a difference of {100 * difference:+.2f} points on the same images, 95 % interval {100 * low:+.2f} to "
+            f"{100 * high:+.2f}.",
+            f"  {only_ours} images only this run gets wrong, {only_theirs} only the other.",
+            f"  McNemar's test: exact p {_p(p)}, mid-p {_p(mid_p(only_ours, only_theirs))}."]
+    over = difference_over_seeds(own, others)
+    said.append(UNDECIDED if over is None else
+                f"Over {over.n} seeds a side: mean difference {100 * over.mean:+.2f} points, 95 % interval "
+                f"{100 * over.low:+.2f} to {100 * over.high:+.2f}: {over.verdict}.")
+    if any(stamps.stale(each) for each in [*own.values(), *others.values()]):
+        said.append(UNVERIFIED)
+    return "\n".join(said)
 
 
 def _p(value):
     return f"= {value:.2f}" if value >= 0.005 else "< 0.01"
 
 
-def compare(record: dict, other: str) -> str:
-    """What this run's test accuracy says beside that of another network of the catalogue, in sentences.
+# ---------------------------------------------------------------- the lessons
 
-    First the two runs: the 95 % interval of the difference as if each had been tested on images of its own
-    (`newcombe_interval`), and the exact test on the images they share (`mcnemar`). Then, if the course has seeds of
-    both, the mean difference over those.
+
+def difference_over_seeds(a: dict | str, b: dict | str) -> Mean | None:
+    """The `paired_difference` of the test accuracies of two networks, by name or as ``{seed: record}``, over the seeds
+    that both have; None under two."""
+    a, b = (records.by_seed().get(each, {}) if isinstance(each, str) else each for each in (a, b))
+    common = sorted(set(a) & set(b))
+    if len(common) < 2:
+        return None
+    return paired_difference(*([runs[seed]["test_accuracy"] for seed in common] for runs in (a, b)))
+
+
+def means() -> dict[str, tuple[Mean, Mean | None]]:
+    """``{network: (test, same measure)}`` of the lessons, over the seeds of the course's own records."""
+    seeds = records.by_seed()
+    return {network.name: (_over(seeds[network.name], "test_accuracy"),
+                           _over(seeds[network.name], "augmented_train_accuracy"))
+            for network in catalogue.lessons() if network.name in seeds}
+
+
+def _over(seeds, key):
+    """The `Mean` of a value of ``{seed: record}``; None where a record lacks it."""
+    values = [record.get(key) for record in seeds.values()]
+    return mean_over_seeds(values) if values and None not in values else None
+
+
+def lessons_table(narrow: bool = False) -> Table:
+    """The lessons by the course's own records. With ``narrow`` it fits a terminal: a gain has half the width of its
+    interval instead of both ends."""
+    return _lessons(catalogue.lessons(), narrow)
+
+
+def _lessons(networks, narrow, *more):
+    seeds, rows, before = records.by_seed(), [], {}
+    for network in networks:
+        own = seeds.get(network.name, {})
+        test, same = _over(own, "test_accuracy"), _over(own, "augmented_train_accuracy")
+        step, gain = difference_over_seeds(own, before), ""
+        if step:
+            gain = _plus_minus(step, "+") if narrow else (
+                f"{100 * step.mean:+.2f} [{100 * step.low:+.2f}, {100 * step.high:+.2f}]")
+        rows.append([_marked(network, own), f"{network.parameters:,}", str(network.epochs),
+                     _points(network.published and network.published["accuracy"]), _points(same and same.mean),
+                     _plus_minus(test) if test else "", gain])
+        before = own
+    counts = [len(seeds[network.name]) for network in networks if network.name in seeds] or [0]
+    n = " to ".join(dict.fromkeys([str(min(counts)), str(max(counts))]))
+    note = _note(rows, f"{MEANS}; n = {n}.", SAME, GAIN * any(row[-1] for row in rows)) if rows else DIGITS
+    return Table(["lesson", "parameters", "epochs", "published", "same measure", "test", "gain"], [*rows, *more], note)
+
+
+def _up_to(record):
+    """The lessons up to a record's: all after a challenge, and none on digits, where nothing compares with MNIST."""
+    network = catalogue.network(record["model"])
+    last = network.lesson if network and network.lesson else len(catalogue.lessons())
+    return [each for each in catalogue.lessons() if record["dataset"] == "mnist" and each.lesson <= last]
+
+
+def _this_run(record):
+    """The first cells of a row of a record of now."""
+    return [", ".join(["this run", *_kinds(record)]), f"{record['parameters']:,}", str(record["epochs"])]
+
+
+def table_so_far(record: dict) -> Table:
+    """The lessons up to this record's, by the course's own records, and this run below them."""
+    return _lessons(_up_to(record), True, [*_this_run(record), "", _points(record.get("augmented_train_accuracy")),
+                                           _points(record["test_accuracy"]), ""])
+
+
+def records_so_far(record: dict) -> list[dict]:
+    """The course's records of the lessons before this record's, of its seed where there is one, and the record."""
+    seeds = records.by_seed()
+    before = [seeds[network.name] for network in _up_to(record)
+              if network.name in seeds and network.name != record["model"]]
+    return [own.get(record["seed"]) or next(iter(own.values())) for own in before] + [record]
+
+
+# ---------------------------------------------------------------- the challenges
+
+
+def entries(*now: dict) -> dict[str, dict[int, dict]]:
+    """``{network: {seed: record}}``: the course's own records of each network of a challenge, in the catalogue's order.
+
+    A full record of ``now`` fills in, for whoever calls this, a seed of which the course has none.
     """
-    recorded = records.by_seed()
-    theirs = recorded.get(other, {})
-    if not records.is_full_mnist(record) or not theirs:
-        return f"Nothing to compare: it takes full runs on MNIST, of this network and of {other}."
-    run = theirs.get(record["seed"], next(iter(theirs.values())))
-    low, high = newcombe_interval(record["test_correct"], record["test_total"], run["test_correct"], run["test_total"])
-    difference = record["test_accuracy"] - run["test_accuracy"]
-    ours, others, p = mcnemar(record["mistakes"], run["mistakes"])
-    said = [f"This run against {label(run)} (seed {run['seed']}): test accuracy {percent(record['test_accuracy'])} "
-            f"against {percent(run['test_accuracy'])},",
-            f"  a difference of {100 * difference:+.2f} points, 95 % interval {100 * low:+.2f} to {100 * high:+.2f}.",
-            f"  {ours} images only this run gets wrong, {others} only the other: exact McNemar p {_p(p)}."]
-    own = recorded.get(record["model"], {})
-    over = difference_over_seeds(own, theirs)
-    if over and same_network(record, own):
-        said.append(f"Over {over.n} seeds a side: mean difference {100 * over.mean:+.2f} points, 95 % interval "
-                    f"{100 * over.low:+.2f} to {100 * over.high:+.2f}: {over.verdict}.")
-    else:
-        said.append("What other seeds would say, one run a side cannot tell.")
-    return "\n".join(said)
+    seeds = records.by_seed()
+    for record in now:
+        if records.matches(record, catalogue.network(record["model"])):
+            seeds.setdefault(record["model"], {}).setdefault(record["seed"], record)
+    return {network.name: seeds[network.name] for network in catalogue.challenges() if network.name in seeds}
 
 
-# ---------------------------------------------------------------- challenges
-
-
-def entries(*own: dict) -> dict[str, dict[int, dict]]:
-    """``{network: {seed: record}}`` of the challenges; records of now count for seeds that the course has not."""
-    found = {name: dict(seeds) for name, seeds in records.by_seed().items()}
-    for record in filter(records.is_full_mnist, own):
-        seeds = found.get(record["model"], {})
-        found[record["model"]] = {record["seed"]: record} | (seeds if same_network(record, seeds) else {})
-    return {network.name: found[network.name] for network in catalogue.challenges() if network.name in found}
-
-
-def scoreboard(*own: dict, notebook: str | None = None) -> Table:
-    """The challenges (those of one ``notebook``, if given): size and length of each network, means over seeds of its
-    last epoch's accuracies with the half-width of the 95 % interval, and the range that holds the test accuracy of a
-    run under a new seed with 95 % probability, in percent."""
-    rows, recorded = [], entries(*own)
+def scoreboard(*now: dict, notebook: str | None = None) -> Table:
+    """The networks of the challenges (of one ``notebook``, such as ``"one_epoch"``, if given), by the course's own
+    records; each is followed by its records of ``now``."""
+    rows, shown, seeds = [], [], records.by_seed()
     for network in catalogue.challenges():
-        seeds = recorded.get(network.name)
-        if not seeds or notebook not in (None, network.notebook, Path(network.notebook).name):
+        own, runs = seeds.get(network.name, {}), [each for each in now if each["model"] == network.name]
+        if (not own and not runs) or (notebook and Path(notebook).stem != Path(network.notebook).name):
             continue
-        first, test, val = next(iter(seeds.values())), over_seeds(seeds), over_seeds(seeds, "val_accuracy")
-        low, high = test.new_run()
-        published = published_figure(first)[0]
-        rows.append([network.name + _mark({seed: record for seed, record in seeds.items() if record not in own}),
-                     f"{first['parameters']:,}", str(first["epochs"]), "" if val is None else f"{100 * val.mean:.2f}",
-                     f"{plus_minus(test)} (n = {test.n})", f"[{100 * low:.2f}, {100 * high:.2f}]" if test.n > 1 else "",
-                     f"{100 * published:.2f}" if published else ""])
-    return Table(["network", "weights", "epochs", "validation", "test", "a new run", "published"], rows, _note(rows))
+        if not shown or shown[-1].challenge != network.challenge:
+            rows.append(network.challenge)
+        shown.append(network)
+        if own:
+            # Networks that were trained on the validation images too have no validation accuracy.
+            test, val = _over(own, "test_accuracy"), _over(own, "val_accuracy")
+            rows.append([_marked(network, own), f"{network.parameters:,}", str(network.epochs),
+                         _points(val and val.mean), f"{_plus_minus(test)} ({test.n})",
+                         f"± {_points(test.new_run()[1] - test.mean)}" if test.n > 1 else "",
+                         _points(network.published and network.published["accuracy"])])
+        rows += [[*_this_run(each), _points(each["val_accuracy"]), _points(each["test_accuracy"]), "", ""]
+                 for each in runs]
+    return Table(["network", "parameters", "epochs", "validation", "test (n)", "new run", "published"], rows,
+                 _note(rows, f"{MEANS}.", NEW, _how_published(shown)))
 
 
 def trials_file() -> Path:
@@ -266,33 +260,29 @@ def trials(challenge: str, spread: bool = False) -> Table:
     """The trials of a challenge (``benchmarks/search.py`` makes them), in the order they were made: what each was to
     find out, the network, what its recipe changed, and means over its seeds on the *validation* split.
 
-    With ``spread``, the training loss of the last epoch as well, and of several seeds the smallest and the largest."""
-    groups: dict[tuple, list] = {}
-    for trial in read_records(trials_file(), {"challenge", "given", "why", "val_accuracy"}):
+    With ``spread``, the training loss of the last epoch as well, and of several seeds the smallest and the largest.
+    """
+    groups = {}
+    for trial in files.read_records(trials_file(), {"challenge", "given", "why", "val_accuracy"}):
         if trial["challenge"] == challenge:
             groups.setdefault((trial["why"], json.dumps(trial["given"])), []).append(trial)
-    rows = [_trial_row(why, json.loads(given), group, spread) for (why, given), group in groups.items()]
+    rows = []
+    for (why, given), group in groups.items():
+        recipe = ", ".join(f"{name} {value}" for name, value in json.loads(given).items() if name != "net")
+        finished = [trial for trial in group if "diverged" not in trial]
+        measured = [_spread([trial["val_accuracy"] for trial in finished], percent, spread)]
+        if spread:
+            measured.append(_spread([trial["train_loss"] for trial in finished], "{:.4f}".format, spread))
+        if len(finished) < len(group):
+            measured[0] = f"{measured[0]} ({len(group) - len(finished)} diverged)".lstrip()
+        rows.append([why, Code(group[0]["config"]["net"]), recipe, f"{group[0]['parameters']:,}",
+                     str(group[0]["config"]["epochs"]), str(len(group)), *measured])
     return Table(["question", "network", "recipe", "parameters", "epochs", "seeds", "validation",
-                  *(["training loss"] if spread else []), "seconds"], rows)
+                  *(["training loss"] if spread else [])], rows)
 
 
-def _trial_row(why, given, group, spread):
-    config, finished = group[0]["config"], [trial for trial in group if "diverged" not in trial]
-    accuracies, losses = ([trial[name] for trial in finished] for name in ("val_accuracy", "train_loss"))
-    if not finished:
-        measured = [""] * (1 + spread)
-    elif spread:
-        measured = [_range(accuracies, percent), _range(losses, "{:.4f}".format)]
-    else:
-        measured = [percent(fmean(accuracies))]
-    if len(finished) < len(group):
-        measured[0] = f"{measured[0]} ({len(group) - len(finished)} diverged)".lstrip()
-    recipe = ", ".join(f"{name} {value}" for name, value in given.items() if name != "net")
-    return [why, f"`{config['net']}`", recipe, f"{group[0]['parameters']:,}", str(config["epochs"]), str(len(group)),
-            *measured, f"{fmean(trial['seconds'] for trial in group):.0f}"]
-
-
-def _range(values: Iterable[float], written) -> str:
-    """Their mean and, if there are several, the smallest and the largest."""
-    ends = f" [{written(min(values))}, {written(max(values))}]" if len(values) > 1 else ""
-    return written(fmean(values)) + ends
+def _spread(values, written, ends):
+    """Their mean and, with ``ends`` and several, the smallest and the largest; nothing of none."""
+    if not values:
+        return ""
+    return written(fmean(values)) + f" [{written(min(values))}, {written(max(values))}]" * (ends and len(values) > 1)
