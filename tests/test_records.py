@@ -343,6 +343,6 @@ def test_an_edited_notebook_is_read_again(tmp_path, monkeypatch):
 
 def test_of_two_records_with_one_id_the_later_counts(course):
     """A run that was repeated after a change: its weights are those that are kept."""
-    records.keep(of("Under20K", 0, 9_930))
-    records.keep(of("Under20K", 0, 9_935))
+    records.keep(of("Under20K", 0, 9_930, id="Under20K-s0-same"))
+    records.keep(of("Under20K", 0, 9_935, id="Under20K-s0-same"))
     assert records.by_seed()["Under20K"][0]["test_correct"] == 9_935
