@@ -31,7 +31,7 @@ TRAINED_THROUGH = ("data", "augment", "loader", "device", "train", "optim")  # t
 def syntax(source: str) -> str:
     """A digest of what Python code does: the same for other comments, spaces, line breaks and docstrings."""
     # A comment at the left edge inside a method would keep `textwrap.dedent` from its work.
-    tree = ast.parse(f"if True:\n{source}") if source[:1] in " \t" else ast.parse(source)
+    tree = ast.parse(f"if True:\n{source}") if source[:1] in (" ", "\t") else ast.parse(source)
     for node in ast.walk(tree):
         body = getattr(node, "body", None)
         if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef | ast.Module) and body and (

@@ -491,3 +491,7 @@ def test_what_is_collected_is_what_is_kept_and_a_trace_is_its_first_losses(recor
         content = json.loads((tmp_path / "collected" / f"{whole.id}.trace.json").read_text())
         assert content["losses"] == traced.batch_loss == whole.batch_loss[:3]
     assert checkpoint.TRACE_STEPS == 3
+
+
+def test_the_digest_of_nothing_is_a_digest():
+    assert checkpoint.syntax("") == checkpoint.syntax("# a comment\n") != checkpoint.syntax("x = 1")
