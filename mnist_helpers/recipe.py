@@ -6,6 +6,7 @@ nothing; an edited line of the network does.
 
 import ast
 import contextlib
+import dis
 import functools
 import hashlib
 import inspect
@@ -163,7 +164,8 @@ def _code(function, seen=()) -> str:
 def _names(code):
     """The global names that code reads, those of functions inside it too, each once and in order."""
     inside = [name for constant in code.co_consts if isinstance(constant, types.CodeType) for name in _names(constant)]
-    return sorted({*code.co_names, *inside})
+    read = [each.argval for each in dis.get_instructions(code) if each.opname == "LOAD_GLOBAL"]  # and no attributes
+    return sorted({*read, *inside})
 
 
 def told_function(function) -> str:

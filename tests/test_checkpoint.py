@@ -19,7 +19,7 @@ from torch.optim import lr_scheduler
 from torch.utils.data import DataLoader, TensorDataset
 
 import mnist_helpers as mh
-from mnist_helpers import checkpoint
+from mnist_helpers import checkpoint, recipe
 from mnist_helpers.checkpoint import CheckpointError
 from mnist_helpers.data import Split
 from mnist_helpers.train import each_step
@@ -495,3 +495,11 @@ def test_what_is_collected_is_what_is_kept_and_a_trace_is_its_first_losses(recor
 
 def test_the_digest_of_nothing_is_a_digest():
     assert checkpoint.syntax("") == checkpoint.syntax("# a comment\n") != checkpoint.syntax("x = 1")
+
+
+def test_a_global_that_is_only_called_like_an_attribute_is_no_part_of_a_recipe(network):
+    scope = {"nn": nn, "high": 1.0}
+    exec("class Net(nn.Module):\n    def forward(self, x):\n        return self.high(x)", scope)
+    told = recipe.told_model(scope["Net"]())
+    scope["high"] = 2.0
+    assert recipe.told_model(scope["Net"]()) == told
