@@ -87,6 +87,17 @@ def test_a_harmless_change_costs_no_training(course, monkeypatch, capsys):
     assert [stamp["package"] for stamp in checkpoint.stamps().values()] == ["another"] * 2, "the experiment's, too"
 
 
+def test_a_seed_that_is_as_recorded_speaks_for_the_others(course, monkeypatch):
+    for seed, trace in ((1, "imported"), (2, "differs")):
+        records.keep(one() | {"id": f"Good-s{seed}-0", "seed": seed}, notebooks.recipe_digest(course))
+        stamps.stamp(f"Good-s{seed}-0", trace=trace, notebook="01_good")
+    monkeypatch.setattr(checkpoint, "package_digest", lambda: "another")
+    assert not verdicts(course)
+    found = checkpoint.stamps()
+    assert (found["Good-s1-0"]["package"], found["Good-s1-0"]["trace"]) == ("another", "imported")
+    assert found["Good-s2-0"]["package"] != "another"
+
+
 def test_another_arithmetic_makes_every_run_stale_by_name(course, monkeypatch, capsys):
     step = torch.optim.Adam.step
 

@@ -36,7 +36,8 @@ class Verdict:
 def verify(paths: Iterable[Path], every_seed: bool = False) -> Iterator[Verdict]:
     """Compare the recorded runs of notebooks, of seed 0 or of ``every_seed``, and stamp them; yield a `Verdict` each.
 
-    What experiments in these notebooks kept is compared as well. A notebook that cannot be traced gives one verdict,
+    Where seed 0 is as recorded, the other seeds of its network are stamped with it. What experiments in these notebooks
+    kept is compared as well. A notebook that cannot be traced gives one verdict,
     and its stamps stay as they are.
     """
     from .. import checkpoint
@@ -59,7 +60,21 @@ def verify(paths: Iterable[Path], every_seed: bool = False) -> Iterator[Verdict]
                              package=before["package"] or "unknown")
             else:
                 stamps.stamp(id, trace="verified", notebook=name, recipe=recipe)
+                if not every_seed:
+                    _stamp_alike(id, recorded[path], recipe, name)
             yield Verdict(name, id, finding is None, finding or "as recorded")
+
+
+def _stamp_alike(id, recorded, recipe, notebook):
+    """Stamp the other seeds of the run ``id``: a change that moves no loss of one seed moves none of another."""
+    from .. import checkpoint
+
+    known = checkpoint.stamps()
+    models = {record["model"] for record in recorded if record["id"] == id}
+    for record in recorded:
+        before = known.get(record["id"], {}).get("trace", "verified")
+        if record["model"] in models and record["id"] != id and before != "differs":
+            stamps.stamp(record["id"], recipe=recipe, trace=before, notebook=notebook)
 
 
 def _recorded(path):
