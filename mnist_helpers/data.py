@@ -44,7 +44,7 @@ class DownloadError(DataError):
 
 
 @dataclass(frozen=True, eq=False)
-class Split:
+class Split(torch.utils.data.Dataset):
     """Images with their labels: a map-style dataset, for a `torch.utils.data.DataLoader` as for our `Loader`.
 
     ``split[i]`` is the pair of an image, uint8 ``(1, 28, 28)``, and its label, an int; ``split[:100]`` is the `Split`
