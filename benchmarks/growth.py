@@ -16,7 +16,7 @@ import torch
 import mnist_helpers as mh
 from mnist_helpers.course import notebooks
 from mnist_helpers.course.tables import Table
-from mnist_helpers.summary import count_parameters
+from mnist_helpers.layers import count_parameters
 
 from . import pipelines, search, spread
 

@@ -28,7 +28,7 @@ from torch import nn
 import mnist_helpers as mh
 from mnist_helpers import checkpoint, data, files
 from mnist_helpers.course import tables
-from mnist_helpers.summary import count_parameters
+from mnist_helpers.layers import count_parameters
 
 DEFAULTS = {"epochs": 20, "batch": 128, "lr": 0.01, "optimizer": "adam", "weight_decay": 0.0, "warmup": 0.2,
             "smoothing": 0.0, "rotation": 10, "shift": 0.08, "scale": 0.1, "elastic": 0, "plain": 0,

@@ -4,8 +4,6 @@ A room is imported when something of it is first used: a lesson waits for what i
 """
 
 import importlib
-import sys
-import types
 
 ROOMS = ("augment", "checkpoint", "cpu", "data", "device", "loader", "optim", "plots", "stats", "train")
 SHOWN = {
@@ -15,7 +13,7 @@ SHOWN = {
     "data": ("Split", "load_mnist", "normalize"),
     "device": ("fast_precision", "get_device", "set_seed"),
     "loader": ("Loader",),
-    "summary": ("summary",),
+    "layers": ("summary",),
     "train": ("each_step", "evaluate", "fit", "train_epoch"),
 }
 ROOM_OF = {name: room for room, names in SHOWN.items() for name in names}
@@ -31,18 +29,9 @@ def __getattr__(name):
         raise ModuleNotFoundError(f"{error}: run `pip install -r requirements.txt` in the course's folder, with the "
                                   "Python that runs this", name=error.name) from error
     value = getattr(room, name) if name in ROOM_OF else room
-    setattr(sys.modules[__name__], name, value)
+    globals()[name] = value
     return value
 
 
 def __dir__():
     return __all__
-
-
-class _Package(types.ModuleType):
-    def __setattr__(self, name, value):
-        # Importing the module `summary` would put it in the place of its function.
-        super().__setattr__(name, value.summary if name == "summary" and isinstance(value, types.ModuleType) else value)
-
-
-sys.modules[__name__].__class__ = _Package

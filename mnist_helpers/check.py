@@ -104,14 +104,19 @@ def _check_shape(model, logits, inputs, targets):
 
 
 def _check_hidden(model, logits):
-    registered = {id(parameter) for parameter in model.parameters()}
-    hidden = sum(leaf.numel() for leaf in graph_leaves(logits) if id(leaf) not in registered)
-    if hidden:
+    if hidden := hidden_weights(model, logits):
         raise NetworkError(f"{hidden:,} weights are computed with and not registered, so no optimiser trains them: "
                            "put the layers into nn.ModuleList or nn.ModuleDict instead of a list or dict")
 
 
-def graph_leaves(output: torch.Tensor) -> list[torch.Tensor]:
+def hidden_weights(model: torch.nn.Module, output: torch.Tensor) -> int:
+    """The number of weights that ``output`` was computed with and that are not among the model's parameters: those of
+    layers in a plain list or dict. No optimiser sees them, and no budget counts them."""
+    registered = {id(parameter) for parameter in model.parameters()}
+    return sum(leaf.numel() for leaf in _graph_leaves(output) if id(leaf) not in registered)
+
+
+def _graph_leaves(output):
     """The tensors that ask for a gradient in the graph behind ``output``, each once."""
     seen, leaves, todo = set(), {}, [output.grad_fn]
     while todo:

@@ -1,5 +1,6 @@
 """Keeping a run: going on where it stopped, and replaying one that was recorded."""
 
+import contextlib
 import hashlib
 import io
 import json
@@ -13,7 +14,7 @@ from safetensors.torch import save
 from .data import project_root
 from .device import device_of, random_state, set_random_state
 from .files import replace_file
-from .recipe import differences, package_digest, syntax, weights_digest  # noqa: F401
+from .recipe import differences, package_digest
 
 TRACE_STEPS = 100  # that a recorded training is compared over
 
@@ -134,25 +135,27 @@ def keep(run, folder: Path) -> Path:
 
 def read_kept(path: Path) -> dict:
     """``weights``, ``batch_loss``, ``history`` and ``card`` of a kept run. Raises `CheckpointError` if damaged."""
-    try:
-        with safe_open(path, "pt") as file:
-            content = json.loads(file.metadata()["run"])
-            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-    except (OSError, SafetensorError, KeyError, TypeError, ValueError) as error:
-        raise CheckpointError(f"{path} is no kept run, or is damaged ({error})") from error
+    with _opened(path) as file:
+        content = json.loads(file.metadata()["run"])
+        tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
     return content | {
         "batch_loss": tensors.pop("batch_loss").tolist(),
         "weights": {name.removeprefix("weights."): value for name, value in tensors.items()}}
 
 
 def read_header(path: Path) -> dict:
-    """``card`` and ``history`` of a kept run, without its tensors."""
-    return json.loads(_metadata(path))
+    """``card`` and ``history`` of a kept run, without its tensors. Raises `CheckpointError` if damaged."""
+    with _opened(path) as file:
+        return json.loads(file.metadata()["run"])
 
 
-def _metadata(path):
-    with safe_open(path, "pt") as file:
-        return file.metadata()["run"]
+@contextlib.contextmanager
+def _opened(path):
+    try:
+        with safe_open(path, "pt") as file:
+            yield file
+    except (OSError, SafetensorError, KeyError, TypeError, ValueError) as error:
+        raise CheckpointError(f"{path} is no kept run, or is damaged ({error})") from error
 
 
 def stamps_file() -> Path:
@@ -183,7 +186,7 @@ def find_kept(id: str, card: dict) -> tuple[dict | None, str]:
     for other in sorted(kept_folder().glob(f"{name}-s*.safetensors")):
         try:
             theirs = read_header(other)["card"]
-        except (OSError, SafetensorError, KeyError, TypeError, ValueError):
+        except CheckpointError:
             continue  # a damaged neighbour says nothing about this one
         lines = [line for line in differences(theirs["recipe"], recipe) if line.split(":")[0].strip() not in MACHINE]
         if theirs["recipe"].get("seed") == recipe["seed"]:

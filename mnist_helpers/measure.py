@@ -7,10 +7,10 @@ from dataclasses import dataclass, field
 import torch
 import torch.nn.functional as F
 
-from .checkpoint import weights_digest
 from .data import Split
 from .device import device_of, random_state, set_random_state
 from .loader import Loader, batches_of, feed
+from .recipe import weights_digest
 
 
 @dataclass(frozen=True, eq=False)
@@ -64,12 +64,10 @@ def evaluate(model, data, *, loss_fn: Callable = F.cross_entropy, batch_size: in
     Raises `ValueError` for data that make no sense, or if ``augment`` is to be applied to batches that are made.
     """
     device = device_of(model)
-    batches = batches_of(data, shuffle=False, batch_size=batch_size)
-    own = batches is not data and isinstance(batches, Loader)
-    if own:
-        batches = Loader(data, batch_size, augment=augment, shuffle=False,
+    batches = batches_of(data, shuffle=False, batch_size=batch_size, augment=augment,
                          generator=torch.Generator(device).manual_seed(seed))
-    elif augment is not None:
+    own = batches is not data and isinstance(batches, Loader)
+    if augment is not None and not own:
         raise ValueError("`augment` goes with images; these batches are made already: give it to their loader")
     generator = getattr(batches, "generator", None)
     state = None if own or generator is None else generator.get_state()

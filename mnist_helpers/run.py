@@ -12,6 +12,7 @@ from . import checkpoint
 from .device import describe, device_of, precision_name
 from .loader import Loader
 from .recipe import recipe as tell_recipe
+from .recipe import weights_digest
 
 
 @dataclass
@@ -98,7 +99,7 @@ def replay(run: Run) -> bool:
 def ended(run: Run) -> Run:
     """The run at its end: in eval mode, its weights on its card, and kept if the command line collects runs."""
     run.model.eval()
-    run.weights = checkpoint.weights_digest(run.model)
+    run.weights = weights_digest(run.model)
     if run.replayed and run.weights != run.card["weights"]:
         raise checkpoint.CheckpointError(f"the kept weights of {run.id} are damaged: restore the file from git")
     run.card["weights"] = run.weights

@@ -17,7 +17,7 @@ from benchmarks import epoch, growth, limit, pipelines, startup, time_to_accurac
 from mnist_helpers import data
 from mnist_helpers.course import records
 from mnist_helpers.course.tables import Table
-from mnist_helpers.summary import count_parameters
+from mnist_helpers.layers import count_parameters
 
 
 def test_ratios_are_taken_within_a_round():

@@ -295,7 +295,7 @@ def loss(logits, targets):
 def cell(source, number=[0]):  # noqa: B006
     """Run source as a notebook does its cells: in `__main__`, from a file that only `linecache` knows."""
     number[0] += 1
-    name, space = f"/tmp/ipykernel_1/{number[0]}.py", {"__name__": "__main__"}
+    name, space = f"ipykernel_1/{number[0]}.py", {"__name__": "__main__"}
     linecache.cache[name] = len(source), None, source.splitlines(keepends=True), name
     exec(compile(source, name, "exec"), space)
     return space
@@ -494,7 +494,7 @@ def test_what_is_collected_is_what_is_kept_and_a_trace_is_its_first_losses(recor
 
 
 def test_the_digest_of_nothing_is_a_digest():
-    assert checkpoint.syntax("") == checkpoint.syntax("# a comment\n") != checkpoint.syntax("x = 1")
+    assert recipe.syntax("") == recipe.syntax("# a comment\n") != recipe.syntax("x = 1")
 
 
 def test_a_global_that_is_only_called_like_an_attribute_is_no_part_of_a_recipe(network):

@@ -14,7 +14,7 @@ ROOT = data.project_root()
 PACKAGE = ROOT / "mnist_helpers"
 # What a lesson uses, in the order the data walks through it: each module imports only modules before it.
 FLAT = ["files", "data", "augment", "device", "loader", "recipe", "checkpoint", "measure", "check", "run", "train", "cpu",
-        "optim", "summary", "stats", "plots"]
+        "optim", "layers", "stats", "plots"]
 COURSE = ["catalogue", "processes", "notebooks", "networks", "stamps", "records", "table", "tables", "pages", "study", "verify",
           "publish", "doctor", "draw"]
 SHOWN = {"records", "tables"}  # the few functions of the course that lessons show

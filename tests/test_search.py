@@ -13,7 +13,7 @@ from benchmarks import search
 from mnist_helpers import data
 from mnist_helpers.augment import warp
 from mnist_helpers.course import tables
-from mnist_helpers.summary import count_parameters
+from mnist_helpers.layers import count_parameters
 
 TRIAL = {"net": "c5s2-4 P flat", "epochs": 1, "batch": 50}
 TEACHER = {"net": "c5s2-4 gap", "activation": "gelu", "epochs": 1, "batch": 50}

@@ -117,9 +117,9 @@ def recipe_digest(path: Path) -> str:
 
 
 def _recipe_digest(notebook):
-    from .. import checkpoint
+    from ..recipe import syntax
 
-    return checkpoint.syntax("\n".join(cell.source for cell in recipe_cells(notebook)))
+    return syntax("\n".join(cell.source for cell in recipe_cells(notebook)))
 
 
 def code_digest(notebook) -> str:
@@ -127,11 +127,11 @@ def code_digest(notebook) -> str:
 
     The cell tagged ``setup`` is left out, since it holds the repository's address, which a fork changes.
     """
-    from .. import checkpoint
+    from ..recipe import syntax
 
     def digest(source):
         try:
-            return checkpoint.syntax(source)
+            return syntax(source)
         except SyntaxError:  # Jupyter's own commands, such as %timeit
             return source.strip()
 

@@ -8,7 +8,7 @@ import re
 import torch
 import torchsummary
 
-from .check import forward, graph_leaves
+from .check import forward, hidden_weights
 from .device import random_state, set_random_state
 from .measure import evaluation_mode
 
@@ -19,16 +19,11 @@ def count_parameters(model):
 
 
 def hidden_parameters(model: torch.nn.Module, input_size=(1, 28, 28)) -> int:
-    """The number of weights that the model computes with and does not register: layers in a plain list or dict.
-
-    An optimiser never sees them and no budget counts them. They are the leaves of the graph of a forward pass, made on
-    a copy, that are not among the model's parameters.
-    """
+    """The `hidden_weights` of a forward pass of the model, made on a copy."""
     replica = copy.deepcopy(model).cpu()
     with evaluation_mode(replica), torch.enable_grad():
         output = forward(replica, torch.zeros(2, *input_size))
-    registered = {id(parameter) for parameter in replica.parameters()}
-    return sum(leaf.numel() for leaf in graph_leaves(output) if id(leaf) not in registered)
+    return hidden_weights(replica, output)
 
 
 def summary(model: torch.nn.Module, input_size=(1, 28, 28), budget: int | None = None) -> None:
