@@ -27,6 +27,7 @@ def timed(seed, device):
     """Run the recipe in a fresh process on ``"cpu"`` or ``"cuda"``: seconds until the network is trained, and its
     accuracy on the validation images, measured afterwards."""
     code = ("import json, time, torch, mnist_helpers\n"
+            "mnist_helpers.set_threads(torch.get_num_threads())\n"
             f"mnist_helpers.get_device = lambda: torch.device({device!r})\n{recipe(seed)}\n"
             f"model.to('cpu')\nfinished = time.time()\n"
             f"print(json.dumps([finished, mh.evaluate(model, mnist.val).accuracy]))")

@@ -11,7 +11,7 @@ SHOWN = {
     "course.records": ("record",),
     "course.tables": ("Table", "compare", "measures", "scoreboard", "table_so_far", "trials"),
     "data": ("Split", "load_mnist", "normalize"),
-    "device": ("fast_precision", "get_device", "set_seed"),
+    "device": ("fast_precision", "get_device", "set_seed", "set_threads"),
     "loader": ("Loader",),
     "layers": ("summary",),
     "train": ("each_step", "evaluate", "fit", "train_epoch"),

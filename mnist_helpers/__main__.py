@@ -43,9 +43,10 @@ def parser() -> argparse.ArgumentParser:
     verify.add_argument("--seeds", action="store_true", help="every recorded seed, instead of seed 0")
     refresh = command("refresh", refresh_outputs, "store outputs anew without training: recorded runs are replayed (a "
                       "minute a notebook)", "by default all")
-    refresh.add_argument("--train", action="store_true", help="train where there is no recorded run to replay")
+    refresh.add_argument("--train", action="store_true", help="train where there is no recorded run to replay, "
+                         "and keep what experiments train")
     table = command("table", show_tables, "show the course's results (seconds)")
-    table.add_argument("--write", action="store_true", help="and write them into README.md and the pages")
+    table.add_argument("--write", action="store_true", help="and write them, and every marked figure, into the pages and notebooks")
     command("data", fetch_data, "download MNIST if need be, and verify it (seconds; 12 MB)")
     command("doctor", check_machine, "check Python, packages, device, data, Jupyter and address (seconds)")
     publish = command("publish", stamp_address, "stamp the course's address into badges and set-up cells (a second)")
@@ -239,6 +240,8 @@ def refresh_outputs(options) -> int:
             trained = [] if options.train else verify.trained_anew(execution)
             if trained:
                 raise ValueError(f"it trained {', '.join(trained)} instead of replaying a record; --train allows it")
+            if options.train:
+                notebooks.keep_experiments(execution)
             notebooks.store(execution)
             print(f"{place} {execution.path.name}: stored after {execution.seconds:.0f} s", flush=True)
         except (ValueError, OSError) as error:

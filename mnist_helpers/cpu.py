@@ -33,7 +33,7 @@ def contiguous_norms(model: torch.nn.Module):
     can then take longer than sixteen. Within the context these layers' ``forward`` is replaced.
     """
     norms = []
-    if device_of(model).type == "cpu" and torch.get_num_threads() > 1:
+    if device_of(model).type == "cpu":
         norms = [module for module in model.modules()
                  if isinstance(module, torch.nn.BatchNorm2d) and module.num_features % 16]
     replaced = [vars(norm).get("forward") for norm in norms]  # None but where the user has set one
@@ -51,7 +51,7 @@ def contiguous_norms(model: torch.nn.Module):
 def _contiguous_inside(forward, inputs):
     """``forward(inputs)``, computed on contiguous tensors in both directions and handed on in the layout of ``inputs``,
     in which pooling and convolutions go on faster."""
-    if inputs.is_contiguous():
+    if torch.get_num_threads() == 1 or inputs.is_contiguous():
         return forward(inputs)
     outputs = forward(inputs.contiguous())
     if outputs.requires_grad:

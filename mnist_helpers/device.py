@@ -1,5 +1,7 @@
-"""The device, its name and precision, and everything random: seeds, and states to save and restore."""
+"""The device, its threads, name and precision, and everything random: seeds, and states to save and restore."""
 
+import functools
+import os
 import platform
 import random
 import re
@@ -10,19 +12,55 @@ import torch
 
 
 def get_device(name: str | None = None) -> torch.device:
-    """The `torch.device` called ``name`` (``"cpu"``, ``"cuda"``, ``"mps"``), by default the fastest one there is.
+    """The `torch.device` called ``name`` (``"cpu"``, ``"cuda"``, ``"mps"``), by default CUDA if it is there, else the
+    CPU.
 
-    Raises `ValueError` if it is not there.
+    Apple's ``"mps"`` is taken only by name: in PyTorch 2.10, batch norm's gradients are wrong there where channels are
+    last in memory (pytorch/pytorch issue 175189), as the challenges have them. Raises `ValueError` if the device is
+    not there.
     """
-    there = ["cpu"]
-    if torch.backends.mps.is_available():
-        there.insert(0, "mps")
-    if torch.cuda.is_available():
-        there.insert(0, "cuda")
+    there = ["cuda"] * torch.cuda.is_available() + ["cpu"] + ["mps"] * torch.backends.mps.is_available()
     name = name or there[0]
     if str(name).split(":")[0] not in there:
         raise ValueError(f"there is no {name!r} device here; use one of {', '.join(there)}")
     return torch.device(name)
+
+
+_threads = None  # as set_threads was told
+
+
+def set_threads(count: int) -> None:
+    """Have training and evaluation on a CPU use ``count`` threads, from now on.
+
+    Without this call they use one (or ``OMP_NUM_THREADS``, where it is set). Networks as small as these gain little
+    from a second thread, and wait for it several times as long where another program has its core; and with one thread
+    they come to the recorded figures. Raises `ValueError` for a count below 1.
+    """
+    global _threads
+    if count < 1:
+        raise ValueError(f"threads must be at least 1, not {count}")
+    _threads = count
+
+
+def threads() -> int:
+    """How many threads training and evaluation use on a CPU; see `set_threads`."""
+    told = os.environ.get("OMP_NUM_THREADS", "")
+    return _threads or (int(told) if told.isdigit() and int(told) else 1)
+
+
+def on_few_threads(function):
+    """``function(model, ...)``, on `threads` threads where the model is on a CPU, and afterwards as many as before."""
+    @functools.wraps(function)
+    def limited(model, *args, **options):
+        before = torch.get_num_threads()
+        if device_of(model).type == "cpu" and before != threads():
+            torch.set_num_threads(threads())
+        try:
+            return function(model, *args, **options)
+        finally:
+            if torch.get_num_threads() != before:
+                torch.set_num_threads(before)
+    return limited
 
 
 def device_of(model: torch.nn.Module) -> torch.device:

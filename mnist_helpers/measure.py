@@ -8,7 +8,7 @@ import torch
 import torch.nn.functional as F
 
 from .data import Split
-from .device import device_of, random_state, set_random_state
+from .device import device_of, on_few_threads, random_state, set_random_state
 from .loader import Loader, batches_of, feed
 from .recipe import weights_digest
 
@@ -54,6 +54,7 @@ def evaluation_mode(model):
         set_random_state(state, device)
 
 
+@on_few_threads
 def evaluate(model, data, *, loss_fn: Callable = F.cross_entropy, batch_size: int = 500,
              augment: Callable | None = None, seed: int = 0) -> Evaluation:
     """The model's `Evaluation` on ``data``: a `Split`, a pair of images and labels, a dataset, or a loader of batches.

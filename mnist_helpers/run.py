@@ -1,5 +1,6 @@
 """A run is one thing: its network, its history, and the card that says what made it."""
 
+import functools
 import os
 import platform
 from dataclasses import dataclass, field
@@ -106,6 +107,14 @@ def ended(run: Run) -> Run:
     if (folder := os.environ.get("MNIST_COLLECT")) and not run.replayed:
         checkpoint.keep(run, Path(folder))
     return run
+
+
+@functools.cache
+def say_threads(device) -> None:
+    """Say once how many threads of a CPU's training takes, where there are more cores."""
+    cores = os.cpu_count() or 1
+    if device.type == "cpu" and torch.get_num_threads() < cores:
+        print(f"training on {torch.get_num_threads()} of {cores} processor cores; mh.set_threads(n) takes more")
 
 
 def traced(run: Run, batch_losses: list) -> Run:

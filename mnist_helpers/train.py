@@ -17,10 +17,10 @@ from tqdm import tqdm
 
 from . import checkpoint as keeping
 from .check import LOOK, check_loss, check_network
-from .device import device_of
+from .device import device_of, on_few_threads
 from .loader import Loader, batches_of, feed, first_images
 from .measure import count_correct, evaluate
-from .run import Interrupted, Run, ended, last_epoch, length_of, new_run, replay, traced
+from .run import Interrupted, Run, ended, last_epoch, length_of, new_run, replay, say_threads, traced
 
 REFRESH_SECONDS = 0.5
 
@@ -96,6 +96,7 @@ def each_step(scheduler):
     return scheduler
 
 
+@on_few_threads
 def fit(model, train, val, *, epochs: int, optimizer, scheduler=None, loss_fn: Callable = F.cross_entropy,
         after_epoch: Callable | None = None, checkpoint: str | Path | None = None) -> Run:
     """Train ``model`` on ``train`` for ``epochs`` epochs, evaluating it on ``val`` after each; return the `Run`, whose
@@ -112,6 +113,7 @@ def fit(model, train, val, *, epochs: int, optimizer, scheduler=None, loss_fn: C
     With ``checkpoint=path`` everything needed to go on is written there after each epoch, in one step, and a later
     call with the same arguments goes on from it to the same weights, bit for bit. A keyboard interrupt is raised again
     as `Interrupted`, with the completed epochs. Images of the profile "recorded" have a recorded training replayed.
+    On a CPU, training takes one thread: see `mnist_helpers.device.set_threads`.
 
     Raises `TrainingDiverged` if the loss is not finite, `CheckpointError` if the checkpoint is damaged or belongs to
     another model or recipe, `ValueError` for arguments that make no sense.
@@ -126,6 +128,7 @@ def fit(model, train, val, *, epochs: int, optimizer, scheduler=None, loss_fn: C
         first = islice(feed(train, device_of(model)), keeping.TRACE_STEPS)
         return traced(run, train_epoch(model, first, optimizer=optimizer, loss_fn=loss_fn,
                                        after_step=scheduler.step if every_step else None)[2])
+    say_threads(device_of(model))
     kept = None if checkpoint is None else keeping.Checkpoint(checkpoint, run, optimizer, scheduler, train)
     if kept and kept.path.exists():
         kept.resume(epochs)

@@ -22,7 +22,7 @@ from mnist_helpers.course import catalogue, notebooks, records, tables
 PATHS = notebooks.every()
 TRAINING = [path for path in PATHS if notebooks.recipe_cells(notebooks.read(path))]
 LESSONS = notebooks.lessons()
-TAGS = {"setup", "parameters", "recipe", "experiment", "recorded", "nbval-check-output"}
+TAGS = {"setup", "parameters", "recipe", "experiment", "recorded", "nbval-check-output", "result", "answer"}
 ABSOLUTE = re.compile(r"(?<![\w.:/])/(?:home|root|tmp|Users|work|content|usr|var|opt|mnt|private)/|\b[A-Z]:\\")
 LONGEST_CELL = 24
 
@@ -64,8 +64,10 @@ def test_every_cell_was_run_in_order(path):
 
 @each_notebook
 def test_tags_are_known_and_what_is_compared_has_an_output_to_compare(path):
-    for cell in notebooks.read(path).cells:
-        assert set(cell.metadata.get("tags", [])) <= TAGS
+    cells = notebooks.read(path).cells
+    quoted = set(re.findall(r"<!-- = printed by (\S+) -->", "".join(cell.source for cell in cells)))
+    for cell in cells:
+        assert set(cell.metadata.get("tags", [])) <= TAGS | quoted
         assert not re.search(r"^#.*(NBVAL|PYTEST)_", cell.source, re.MULTILINE), "tags say what nbval does"
     for cell in tagged(path, "nbval-check-output", "recorded"):
         assert any("text" in output or any(kind.startswith("text/") for kind in output.get("data", {}))

@@ -1,9 +1,10 @@
 """The pages: figures, tables and the picture are those of the records."""
 
+import nbformat
 import pytest
 from PIL import Image
 
-from mnist_helpers.course import pages
+from mnist_helpers.course import notebooks, pages
 from mnist_helpers.data import project_root
 
 
@@ -15,6 +16,25 @@ def find():
 def test_the_committed_pages_are_up_to_date(find):
     for path, text in pages.pages(find).items():
         assert path.read_text(encoding="utf-8") == text, f"{path.name}: python -m mnist_helpers table --write"
+
+
+@pytest.mark.parametrize("path", notebooks.every(), ids=notebooks.name_of)
+def test_the_figures_in_a_notebooks_prose_are_those_of_the_records_and_of_its_outputs(find, path):
+    notebook = notebooks.read(path)
+    before = [cell.source for cell in notebook.cells]
+    assert not pages.notebook_figures(notebook, find)
+    assert [cell.source for cell in notebook.cells] == before, "python -m mnist_helpers table --write"
+
+
+def test_a_figure_that_no_cell_printed_is_named():
+    cell = nbformat.v4.new_code_cell(metadata={"tags": ["rates"]}, outputs=[
+        nbformat.v4.new_output("stream", text="rate 0.06: diverged, gain -1.50 points")])
+    prose = nbformat.v4.new_markdown_cell("From 0.06<!-- = printed by rates --> on; it costs 1.50<!-- = printed by "
+                                          "rates --> points, not 6<!-- = printed by rates --> or "
+                                          "0.06<!-- = printed by others -->.")
+    notebook = nbformat.v4.new_notebook(cells=[prose, cell])
+    problems = pages.notebook_figures(notebook, find=None)
+    assert len(problems) == 2 and problems[0].startswith("6 is not") and "others" in problems[1]
 
 
 @pytest.mark.parametrize("name", pages.PICTURES)

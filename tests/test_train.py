@@ -17,6 +17,7 @@ from torch.utils.data import DataLoader, Dataset, IterableDataset, Subset, Tenso
 from tqdm import tqdm
 
 import mnist_helpers as mh
+from mnist_helpers import device
 from mnist_helpers.data import Split
 from mnist_helpers.train import Interrupted, TrainingDiverged, each_step, train_epoch
 
@@ -34,8 +35,9 @@ def floats(split):
 # ---------------------------------------------------------------- against a naive loop
 
 
-def test_fit_is_the_naive_loop(split, network):
+def test_fit_is_the_naive_loop(split, network, monkeypatch):
     """One image's loss at a time, sums in Python floats; 100 images in batches of 32 leave a last batch of 4."""
+    monkeypatch.setattr(device, "_threads", torch.get_num_threads())
     images, labels = split.images, split.labels
     model, naive = network().eval(), network()  # in eval mode as a whole, it is trained in training mode
     scheduler = lambda optimizer: lr_scheduler.StepLR(optimizer, 1, 0.5)  # noqa: E731
@@ -103,7 +105,7 @@ def test_runs_and_evaluations_know_the_network_and_the_images(split, network):
     assert mh.evaluate(network(), split).weights != run.weights
     card = run.card
     assert (card["parameters"], card["epochs"], card["images"], card["source"]) == (2_018, 1, 100, "MNIST")
-    assert card["threads"] == torch.get_num_threads() and card["precision"] == "float32" and "cpu" in card["device"]
+    assert card["threads"] == device.threads() and card["precision"] == "float32" and "cpu" in card["device"]
     assert card["versions"]["torch"] and card["seed"] == 0
     ids = [train(network(seed), split, epochs=epochs).id for seed, epochs in ((0, 1), (1, 1), (0, 2))]
     assert ids[0] == run.id and len(set(ids)) == 3 and all(id.startswith("Sequential-s") for id in ids)

@@ -195,7 +195,7 @@ def execute(path: Path, seed: int | None = None, profile: str = "full", show: bo
             sys.stdout.reconfigure(errors="replace")  # a redirected stdout may not know the progress bar's characters
         try:
             notebook = parse(text or path.read_text(encoding="utf-8"), path.name)
-            done.notebook = _as_json(papermill.execute_notebook(
+            done.notebook = as_json(papermill.execute_notebook(
                 notebook, None, parameters={} if seed is None else {"SEED": seed}, kernel_name="python3",
                 cwd=str(temporary if text else path.parent), progress_bar=False, config=_kernel_settings(temporary),
                 stdout_file=sys.stdout if show else None))
@@ -221,7 +221,7 @@ def _kernel_settings(temporary):
     return Config({"ConnectionFileMixin": {"transport": "ipc", "ip": socket}})
 
 
-def _as_json(notebook):
+def as_json(notebook):
     import nbformat
 
     return nbformat.writes(notebook)
@@ -304,6 +304,20 @@ def keep(execution: Execution) -> None:
                 stamps.stamp(id, trace="recorded", notebook=name_of(execution.path), recipe=recipe)
 
 
+def keep_experiments(execution: Execution) -> None:
+    """Keep what the experiments of an execution trained, so that the next one replays it; runs that were recorded are
+    left to `keep`."""
+    from .. import checkpoint, files
+    from . import stamps
+
+    recorded, recipe = {record["id"] for record in execution.records}, _recipe_digest(parse(execution.notebook))
+    for name, content in execution.kept.items():
+        id = name.removesuffix(".safetensors")
+        if id not in recorded:
+            files.replace_file(checkpoint.kept_folder() / name, content)
+            stamps.stamp(id, trace="recorded", notebook=name_of(execution.path), recipe=recipe)
+
+
 def note(execution: Execution) -> None:
     """Add the full runs on MNIST of an execution to the reader's own records, which git ignores."""
     from . import records
@@ -356,7 +370,7 @@ def _with_outputs(execution):
 def _write(execution, notebook):
     from .. import files
 
-    files.replace_file(execution.path, _as_json(notebook) + "\n")
+    files.replace_file(execution.path, as_json(notebook) + "\n")
 
 
 def _joined(outputs):

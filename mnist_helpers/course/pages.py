@@ -1,4 +1,4 @@
-"""The pages beside the notebooks: figures in their prose, tables between their markers, the picture on the first page.
+"""Figures in the prose of pages and notebooks, tables between their markers, the picture on the first page.
 
 A figure in prose carries a mark: an HTML comment right after the number and its unit, which a rendered page hides.
 
@@ -10,9 +10,12 @@ A figure in prose carries a mark: an HTML comment right after the number and its
     STATISTIC  mean (the default) | half-width (of the mean's 95 % interval) | std | n: all over seeds
 
 Accuracies are in percent. The difference of two subjects is taken seed by seed, in percentage points.
+
+In a notebook, ``<!-- = printed by TAG -->`` marks a figure that the cell with this tag printed.
 """
 
 import io
+import json
 import re
 from math import isnan
 
@@ -21,8 +24,9 @@ from PIL import Image
 from ..data import project_root
 from ..files import replace_file
 from ..stats import mean_over_seeds
-from . import catalogue, records
+from . import catalogue, notebooks, records
 
+PRINTED = "printed by "
 NO_BREAK = "\N{NO-BREAK SPACE}"
 MARK = re.compile(r"(?:([+−-]?\d[\d,]*(?:\.\d+)?)((?: ?%| points?)?\*{0,2} ?))?<!-- = (.*?) -->")
 MEASURES = {"test": ("test_accuracy", 100), "same measure": ("augmented_train_accuracy", 100),
@@ -74,11 +78,34 @@ def figures(text, find):
     Raises `ValueError` for a mark of another form, or without a figure before it."""
     def rewritten(match):
         number, unit, mark = match.groups()
+        if number and mark.startswith(PRINTED):
+            return match[0]
         if number is None or mark.count(", ") not in (1, 2):
             raise ValueError(f"the mark '{mark}' needs a figure right before it, and the form at the top of pages.py")
         sign, decimals = "+" if number[0] in "+−-" else "", len(number.partition(".")[2])
         return f"{find(*mark.split(', ')):{sign},.{decimals}f}".replace("-", "−") + unit + f"<!-- = {mark} -->"
     return MARK.sub(rewritten, text)
+
+
+def notebook_figures(notebook, find) -> list[str]:
+    """Rewrite the marked figures in a notebook's prose; return those that no cell printed, in words."""
+    problems = []
+    for cell in notebook.cells:
+        if cell.cell_type == "markdown":
+            cell.source = figures(cell.source, find)
+            problems += [f"{number} is not in what the cell tagged {tag!r} printed"
+                         for number, _, mark in MARK.findall(cell.source) if mark.startswith(PRINTED)
+                         and number not in printed(notebook, tag := mark.removeprefix(PRINTED))]
+    return problems
+
+
+def printed(notebook, tag):
+    """The numbers in the stored text output of the cells with this tag, also without their sign."""
+    cells = [cell for cell in notebook.cells if tag in cell.metadata.get("tags", [])]
+    text = "\n".join(output.get("text", "") or output.get("data", {}).get("text/plain", "")
+                     for cell in cells for output in cell.get("outputs", []))
+    numbers = re.findall(r"[+−-]?\d[\d,]*(?:\.\d+)?", text)
+    return {number.replace("-", "−") for number in numbers} | {number.lstrip("+−-") for number in numbers}
 
 
 def markdown(header, *rows):
@@ -190,9 +217,22 @@ def pages(find, root=None) -> dict:
     return texts
 
 
+def write_notebook(path, find) -> None:
+    """Write the marked figures of a notebook's prose. Raises `ValueError` for one that no cell printed."""
+    notebook = notebooks.read(path)
+    before = json.dumps(notebook)
+    if problems := notebook_figures(notebook, find):
+        raise ValueError(f"{path.name}: {'; '.join(problems)}")
+    if json.dumps(notebook) != before:
+        replace_file(path, notebooks.as_json(notebook) + "\n")
+
+
 def write_pages() -> None:
-    """Write what `pages` returns, and the pictures if they show other figures than the records."""
+    """Write what `pages` returns, the figures in the notebooks' prose, and the pictures if they show other figures than
+    the records."""
     find, root = recorded(measured()), project_root()
+    for path in notebooks.every():
+        write_notebook(path, find)
     for path, text in pages(find).items():
         if text != path.read_text(encoding="utf-8"):
             replace_file(path, text)
