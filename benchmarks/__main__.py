@@ -1,4 +1,4 @@
-"""The command line: ``python -m benchmarks [epoch] [time-to-accuracy] [limit] [growth] [startup] [--json FILE]``."""
+"""The command line: ``python -m benchmarks [epoch] [time-to-accuracy] [limit] [growth] [startup] [busy]``, see --help."""
 
 import argparse
 import json
@@ -11,10 +11,10 @@ import mnist_helpers as mh
 from mnist_helpers import data, files
 from mnist_helpers.course import pages
 
-from . import epoch, growth, limit, pipelines, startup, time_to_accuracy
+from . import busy, epoch, growth, limit, pipelines, startup, time_to_accuracy
 
 BENCHMARKS = {"epoch": epoch, "time-to-accuracy": time_to_accuracy, "limit": limit, "growth": growth,
-              "startup": startup}
+              "startup": startup, "busy": busy}
 
 
 def machine():

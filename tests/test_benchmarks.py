@@ -7,13 +7,14 @@ import sys
 import time
 from types import SimpleNamespace
 
+import psutil
 import pytest
 import scipy.stats
 import torch
 
 import mnist_helpers as mh
 from benchmarks import __main__ as command
-from benchmarks import epoch, growth, limit, pipelines, startup, time_to_accuracy
+from benchmarks import busy, epoch, growth, limit, pipelines, startup, time_to_accuracy
 from mnist_helpers import data
 from mnist_helpers.course import records
 from mnist_helpers.course.tables import Table
@@ -49,6 +50,20 @@ def test_start_up_is_told_beyond_torchs_own():
 
 def test_a_step_of_the_start_is_timed_whatever_it_prints(mnist_root):
     assert startup.seconds(startup.STEPS["python -m mnist_helpers doctor"]) > 0.1
+
+
+def test_a_busy_program_is_compared_with_a_quiet_machine_round_by_round():
+    measured = [{"1 thread, quiet": 10, "2 threads, quiet": 8, "1 thread, beside a busy program": busy_1,
+                 "2 threads, beside a busy program": busy_2} for busy_1, busy_2 in ((11, 32), (10, 40), (15, 24))]
+    (table,) = busy.tables(measured).values()
+    assert [row[2] for row in table.rows] == ["1.0x", "1.0x", "1.1x", "4.0x"]
+
+
+def test_the_busy_program_is_busy_and_ends():
+    with busy.busy_program() as process:
+        time.sleep(0.5)
+        assert psutil.Process(process.pid).cpu_times().user > 0.05
+    assert process.poll() is not None
 
 
 @pytest.mark.parametrize(("case", "parameters"), [("iteration 5", 18_422), ("six convolutions", 19_114)])
