@@ -1,4 +1,4 @@
-"""The command line: ``python -m benchmarks [epoch] [time-to-accuracy] [limit] [growth] [startup] [busy]``, see --help."""
+"""The command line: ``python -m benchmarks [BENCHMARK ...] [--save]``."""
 
 import argparse
 import json

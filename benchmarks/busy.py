@@ -1,4 +1,4 @@
-"""Lesson 5's steps on one thread and on every core, on a quiet machine and beside a program that keeps one core busy."""
+"""Lesson 5's steps on one thread and on all cores, on a quiet machine and beside a program that keeps a core busy."""
 
 import contextlib
 import os

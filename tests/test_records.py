@@ -5,6 +5,7 @@ import subprocess
 import sys
 from types import SimpleNamespace
 
+import nbformat
 import pytest
 import torch
 from torch import nn
@@ -339,6 +340,20 @@ def test_an_edited_notebook_is_read_again(tmp_path, monkeypatch):
     for text in ("one", "two"):
         path.write_text(text, encoding="utf-8")
         assert stamps.recipe_now("lesson") == text
+
+
+def test_half_an_edit_of_one_notebook_leaves_tables_readable(tmp_path, monkeypatch):
+    from mnist_helpers.course import notebooks
+
+    path = tmp_path / "notebooks" / "lesson.ipynb"
+    path.parent.mkdir()
+    monkeypatch.setattr(stamps, "project_root", lambda: tmp_path)
+    for cell in ("Now the full training set.", None):
+        cells = [nbformat.v4.new_code_cell(cell, metadata={"tags": ["recipe"]})] if cell else None
+        path.write_text(nbformat.writes(nbformat.v4.new_notebook(cells=cells)) if cells else "{", encoding="utf-8")
+        with pytest.raises((SyntaxError, ValueError)):
+            notebooks.recipe_digest(path)
+        assert stamps.recipe_now("lesson") is None
 
 
 def test_of_two_records_with_one_id_the_later_counts(course):

@@ -43,7 +43,7 @@ def stale(record: dict, known: dict | None = None) -> str | None:
 
 
 def recipe_now(notebook: str) -> str | None:
-    """The digest of a notebook's recipe as its file stands; None if there is no such file."""
+    """The digest of a notebook's recipe as its file stands; None if there is no such file, or it cannot be read."""
     path = project_root() / "notebooks" / f"{notebook}.ipynb"
     return _recipe(path, path.stat().st_mtime_ns) if path.is_file() else None
 
@@ -52,4 +52,7 @@ def recipe_now(notebook: str) -> str | None:
 def _recipe(path, modified):
     from . import notebooks  # not above, where it would import this module in turn
 
-    return notebooks.recipe_digest(path)
+    try:
+        return notebooks.recipe_digest(path)
+    except (SyntaxError, ValueError):  # half an edit, of which a table elsewhere should not fail
+        return None
