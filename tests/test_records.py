@@ -11,7 +11,7 @@ import torch
 from torch import nn
 
 import mnist_helpers as mh
-from mnist_helpers import checkpoint, data
+from mnist_helpers import checkpoint, data, device
 from mnist_helpers.course import catalogue, records, stamps
 
 
@@ -87,7 +87,7 @@ def test_a_full_run_is_a_line_of_the_learners_own_file(course, run, splits):
     wrong = test.logits.argmax(1) != splits["test"].labels
     assert {int(image) for image in made["mistakes"]} == set(wrong.nonzero().flatten().tolist())
     assert all(made["mistakes"][str(i)] == test.logits[i].argmax() for i in wrong.nonzero().flatten().tolist())
-    assert made["card"]["versions"]["torch"] and made["card"]["threads"] == torch.get_num_threads()
+    assert made["card"]["versions"]["torch"] and made["card"]["threads"] == device.threads()
 
 
 def test_a_run_on_all_images_has_no_validation_accuracy(course, splits):
