@@ -7,7 +7,7 @@ what was changed. Here the changes are made one after another (ladder "up"), and
 (ladder "down"). The ladder "guess" holds other readings of the first version.
 
 Every run is one epoch, under the seeds 100, 101, ..., and one line of ``results/ladder.jsonl``. All rungs are trained
-under one seed before the next seed begins. What is there already is not trained again, so that the command may be
+under one seed before the next seed begins. What is there already is not trained again: the command may be
 stopped and given again. Weights are not kept, and the test images are not opened.
 
 Source: Gaju27/mnsit_25k_parameters, README.md. It gives neither rate nor momentum of the first version; its notebook
@@ -147,7 +147,7 @@ def main():
         run = measured(config, places, seed, dataset)
         files.append_line(ladder_file(), json.dumps(run))
         reached = run.get("diverged") or f"{run['val_accuracy']:.2%} in {run['seconds']:.0f} s"
-        print(f"seed {seed}: {reached}: {'; '.join(f'{place[0]} {place[1]} {place[2]}' for place in places)}", flush=True)
+        print(f"seed {seed}: {reached}: {'; '.join(' '.join(map(str, place)) for place in places)}", flush=True)
 
 
 if __name__ == "__main__":

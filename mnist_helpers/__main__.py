@@ -5,11 +5,14 @@ signal to end). What a command needs is imported when it runs.
 """
 
 import argparse
+import os
 import sys
 from importlib.metadata import PackageNotFoundError, version
 
 INSTALL = "run `pip install -r requirements.txt` in the course's folder, with the Python that runs this"
 LESSONS, EXAMPLE = "by default the seven lessons", "such as 03_twenty_epochs"
+JOBS = "notebooks at once (default: as many as cores and free memory allow)"
+THREADS = "that PyTorch may use in each notebook (default: OMP_NUM_THREADS, or 1)"
 
 
 def parser() -> argparse.ArgumentParser:
@@ -24,17 +27,18 @@ def parser() -> argparse.ArgumentParser:
             added.add_argument("notebooks", nargs="*", metavar="NOTEBOOK", help=f"{EXAMPLE}; {notebooks}")
         return added
 
-    run = command("run", run_notebooks, "execute notebooks and show their results (1 to 15 minutes a lesson, an hour "
-                  "for all; with --profile recorded a minute a lesson, with quick half of one)", LESSONS)
+    run = command("run", run_notebooks, "execute notebooks, several at once, and show their results (1 to 15 minutes a "
+                  "lesson; with --profile recorded a minute a lesson, with quick half of one)", LESSONS)
     run.add_argument("--seed", type=int, help="instead of the seed written in each notebook")
     run.add_argument("--profile", choices=("full", "quick", "recorded"), help="default: MNIST_PROFILE, or full")
-    run.add_argument("--threads", type=int, metavar="N", help="that PyTorch may use (default: OMP_NUM_THREADS, or all)")
+    run.add_argument("--threads", type=int, metavar="N", help=THREADS)
+    run.add_argument("--jobs", type=int, metavar="N", help=JOBS)
     run.add_argument("--save", action="store_true",
                      help="keep outputs and records as the course's own (full runs on MNIST)")
     study = command("study", study_seeds, "run notebooks under many seeds, on all cores; go on where it stopped "
                     "(hours)", LESSONS)
     study.add_argument("--seeds", type=int, default=5, metavar="N", help="seeds 0 to N-1 (default: 5)")
-    study.add_argument("--workers", type=int, metavar="N", help="processes (default: one a core)")
+    study.add_argument("--workers", type=int, metavar="N", help=JOBS)
     study.add_argument("--threads", type=int, default=1, metavar="N", help="that each worker may use (default: 1)")
     study.add_argument("--scheduler", metavar="ADDRESS", help="run on the Dask cluster at tcp://HOST:PORT or "
                        "tls://HOST:PORT instead; over tcp anyone who reaches the port can run code on the workers")
@@ -45,8 +49,10 @@ def parser() -> argparse.ArgumentParser:
                       "minute a notebook)", "by default all")
     refresh.add_argument("--train", action="store_true", help="train where there is no recorded run to replay, "
                          "and keep what experiments train")
+    refresh.add_argument("--jobs", type=int, metavar="N", help=JOBS)
     table = command("table", show_tables, "show the course's results (seconds)")
-    table.add_argument("--write", action="store_true", help="and write them, and every marked figure, into the pages and notebooks")
+    table.add_argument("--write", action="store_true",
+                       help="and write them, and every marked figure, into the pages and notebooks")
     command("data", fetch_data, "download MNIST if need be, and verify it (seconds; 12 MB)")
     command("doctor", check_machine, "check Python, packages, device, data, Jupyter and address (seconds)")
     publish = command("publish", stamp_address, "stamp the course's address into badges and set-up cells (a second)")
@@ -108,41 +114,50 @@ def run_notebooks(options) -> int:
         return fail(f"--save keeps full runs only: leave out the profile {profile}, or see refresh", 2)
     if options.save and options.seed is not None:
         return fail("--save keeps the seed written in each notebook: leave out --seed, or see study", 2)
-    if message := too_few(options, "threads"):
+    if message := too_few(options, "threads", "jobs"):
         return fail(message, 2)
-    paths, rows, failed = notebooks.find(options.notebooks), [], []
+    paths, rows, failed = notebooks.find(options.notebooks), {}, set()
     if problem := notebooks.other_package():
         return fail(f"{problem}. `python -m mnist_helpers doctor` tells the remedy", 1)
     try:
-        for execution, place in executions(paths, options.seed, profile, options.threads):
-            rows += execution.records
+        for execution, place in executions(paths, options.seed, profile, options.threads, options.jobs):
+            rows[execution.path] = execution.records
             if error := keep(execution, options.save):
-                failed.append(execution.path.name)
+                failed.add(execution.path)
                 fail(f"{execution.path.name} failed after {execution.seconds:.0f} s:\n{error}", 1)
             else:
                 print(f"{place} {execution.path.name}: done in {execution.seconds:.0f} s", flush=True)
     finally:  # also for whoever interrupts the last of seven
-        if rows:
-            print(f"\n{table_of(rows)}")
-        if options.save and rows:
-            from .course import pages
+        if any(rows.values()):
+            print(f"\n{table_of([row for path in paths for row in rows.get(path, ())])}")
+            if options.save:
+                from .course import pages
 
-            pages.write_pages()
-    return fail(f"failed: {', '.join(failed)}", 1) if failed else 0
+                pages.write_pages()
+    return fail(f"failed: {', '.join(path.name for path in paths if path in failed)}", 1) if failed else 0
 
 
-def executions(paths, seed=None, profile="full", threads=None):
-    """Yield ``(execution, "[1/7]")`` of each notebook in turn, its output shown as it comes."""
+def executions(paths, seed=None, profile="full", threads=None, jobs=None):
+    """Yield ``(execution, "[1/7]")`` of each notebook as it is done, ``jobs`` at a time. Of several at once a display
+    shows how far they are; of one at a time its output is shown as it comes."""
     from .course import notebooks, processes
+    from .course.study import side_by_side
 
-    def jobs():
-        for number, path in enumerate(paths, start=1):
-            print(f"\n[{number}/{len(paths)}] {path.name}", flush=True)
-            yield path, seed, profile, True, None, threads
+    def one_by_one():
+        def announced():
+            for number, path in enumerate(paths, start=1):
+                print(f"\n[{number}/{len(paths)}] {path.name}", flush=True)
+                yield path, seed, profile, True, None, threads
 
-    results = processes.each_in_a_process(notebooks.execute, jobs())
-    for number, (job, execution) in enumerate(results, start=1):
-        yield execution or notebooks.Execution(job[0], error=processes.KILLED), f"[{number}/{len(paths)}]"
+        for job, execution in processes.each_in_a_process(notebooks.execute, announced()):
+            yield execution or notebooks.Execution(job[0], error=processes.KILLED)
+
+    told = os.environ.get("OMP_NUM_THREADS", "")
+    threads = threads or (int(told) if told.isdigit() and int(told) else 1)
+    jobs = min(len(paths), jobs or processes.at_once(threads))
+    results = side_by_side(paths, seed, profile, threads, jobs) if jobs > 1 else one_by_one()
+    for number, execution in enumerate(results, start=1):
+        yield execution, f"[{number}/{len(paths)}]"
 
 
 def keep(execution, save) -> str | None:
@@ -225,6 +240,8 @@ def refresh_outputs(options) -> int:
     from . import data
     from .course import notebooks, verify
 
+    if message := too_few(options, "jobs"):
+        return fail(message, 2)
     paths = notebooks.find(options.notebooks) if options.notebooks else notebooks.every()
     data.fetch()
     failed = []
@@ -233,7 +250,8 @@ def refresh_outputs(options) -> int:
             if reason:
                 failed.append(path.name)
                 fail(f"{path.name}: {reason}. --train trains it all the same", 1)
-    for execution, place in executions([path for path in paths if path.name not in failed], profile="recorded"):
+    paths = [path for path in paths if path.name not in failed]
+    for execution, place in executions(paths, profile="recorded", jobs=options.jobs):
         try:
             if execution.error:
                 raise ValueError(execution.error)

@@ -4,9 +4,15 @@ Colours are Okabe and Ito's, which colour-blind readers tell apart; the backgrou
 figure reads the same on a dark page. What was not measured on MNIST says so in its title.
 """
 
+import base64
+import functools
+import io
 import itertools
+import math
 
 import torch
+
+from . import diagram
 
 BLUE, ORANGE, GREEN, GREY = "#0072B2", "#D55E00", "#009E73", "#666666"
 STYLE = {
@@ -18,11 +24,38 @@ STYLE = {
 }
 
 
+@functools.cache
+def _kind():
+    """The class of the figures: matplotlib's, which notebooks keep with its ``alt``, the text for who cannot see it, in
+    the output's metadata. nbconvert's classic template writes it into the page; its template "lab" and JupyterLab do
+    not read it yet."""
+    from matplotlib.figure import Figure
+
+    class Told(Figure):
+        alt = ""
+
+        def _repr_mimebundle_(self, **_):
+            if not self.alt:
+                return {}, {}
+            picture = io.BytesIO()
+            self.savefig(picture, format="png", bbox_inches="tight")
+            return ({"image/png": base64.b64encode(picture.getvalue()).decode()}, {"image/png": {"alt": self.alt}})
+
+    return Told
+
+
+def _told(figure, text):
+    """The figure, with a text that says what is seen in it."""
+    figure.alt = text
+    return figure
+
+
 def _figure(title, source, rows=1, columns=1, size=(7, 3), **options):
     import matplotlib.pyplot as plt  # a third of a second, which not everyone who imports the package needs
 
     with plt.rc_context(STYLE):
-        figure, axes = plt.subplots(rows, columns, figsize=size, layout="constrained", squeeze=False, **options)
+        figure, axes = plt.subplots(rows, columns, figsize=size, layout="constrained", squeeze=False,
+                                    FigureClass=_kind(), **options)
     plt.close(figure)  # or the notebook shows it twice
     figure.suptitle(title if source in ("MNIST", "") else f"{title} [{source}]", color="#222222", fontsize=12)
     return figure, axes
@@ -43,7 +76,11 @@ def _sheet(images, titles, title, source, columns, row_labels=(), colors=(), siz
                 axis.set_title(titles[number], fontsize=8, color=colors[number] if colors else "#222222", pad=2)
     for axis, label in zip(axes[:, 0], row_labels, strict=False):
         axis.set_ylabel(label, rotation=0, ha="right", va="center", fontsize=9)
-    return figure
+    text = f"{figure.get_suptitle()}: {len(images)} small pictures"
+    if row_labels:
+        text += f" in {rows} rows, {', '.join(' '.join(label.split()) for label in row_labels)}"
+    said = [" ".join(each.split()) for each in titles if each]
+    return _told(figure, f"{text}{': ' if said else ''}{'; '.join(said)}.")
 
 
 def samples(split, count=30, columns=10):
@@ -62,38 +99,103 @@ def augmentation(split, augment, count=10, draws=3, seed=0):
                   row_labels=["original"] + [f"draw {draw}" for draw in range(1, draws + 1)], vmin=0, vmax=1)
 
 
-def curves(run, title="Training and validation"):
-    """Loss and accuracy of training and validation after each epoch of a `Run`."""
+def curves(run, title="Training and validation", before=None):
+    """Loss and accuracy of training and validation after each epoch of a `Run`, with a line where the learning rate
+    drops. ``before``, another run or a list of validation accuracies, is drawn thin and grey.
+
+    From four epochs on, the axes leave out the first epoch of the training, which would flatten all others.
+    """
     history = run.history
     figure, (axes,) = _figure(title, run.card["source"], 1, 2, size=(8, 3))
     epochs = range(1, len(history["train_loss"]) + 1)
+    earlier = getattr(before, "history", {"val_accuracy": before})
+    name_before = f"{before.card['model']}, validation" if hasattr(before, "card") else "before, validation"
     for axis, measure in zip(axes, ("loss", "accuracy"), strict=True):
+        scale, seen = (100 if measure == "accuracy" else 1), []
+        if values := earlier.get(f"val_{measure}"):
+            axis.plot(range(1, len(values) + 1), [scale * value for value in values], label=name_before, color=GREY,
+                      linewidth=0.9, zorder=1)
+            seen += values[1:]
         for part, name, color, marker in (("train", "training (while learning)", BLUE, "o"),
                                           ("val", "validation", ORANGE, "s")):
             if not history.get(f"{part}_{measure}"):  # trained without validation
                 continue
-            scale = 100 if measure == "accuracy" else 1
-            axis.plot(epochs, [scale * value for value in history[f"{part}_{measure}"]], label=name, color=color,
-                      marker=marker, markersize=3.5, linewidth=1.5)
+            values = history[f"{part}_{measure}"]
+            axis.plot(epochs, [scale * value for value in values], label=name, color=color, marker=marker,
+                      markersize=3.5, linewidth=1.5, zorder=2)
+            seen += values[part == "train" :]
         axis.set(xlabel="epoch", ylabel="accuracy (%)" if measure == "accuracy" else "cross-entropy loss")
         axis.xaxis.get_major_locator().set_params(integer=True)
         axis.grid(alpha=0.25)
-    axes[0].set_ylim(bottom=0)
-    axes[0].legend(frameon=False)
-    return figure
+        if len(epochs) >= 4:
+            low, high = scale * min(seen), scale * max(seen)
+            margin = 0.08 * (high - low) or 0.01
+            axis.set_ylim(low - margin if measure == "accuracy" else 0, high + margin)
+        elif measure == "loss":
+            axis.set_ylim(bottom=0)
+        _mark_drops(axis, history.get("lr", []), high=measure == "loss")
+    for axis in axes[: 2 if before is not None else 1]:
+        axis.legend(frameon=False, fontsize=8)
+    return _told(figure, _words_of_curves(history, earlier, name_before))
 
 
-def losses_by_step(runs, title="Loss by training step", steps=None):
+def _drops(rates):
+    """``(epoch, old, new)`` where a learning rate falls to half or less; of a rate that changes all the time, none."""
+    if len(set(rates)) > 4:
+        return []
+    return [(epoch, old, new) for epoch, (old, new) in enumerate(itertools.pairwise(rates), start=1) if new <= old / 2]
+
+
+def _mark_drops(axis, rates, high):
+    """A line at each drop of the rate, with its text where curves of a loss (``high``) or accuracy are not."""
+    for epoch, old, new in _drops(rates):
+        axis.axvline(epoch + 0.5, color=GREY, linewidth=0.8, linestyle="--", zorder=0)
+        axis.annotate(f"rate {old:g} → {new:g}", (epoch + 0.5, 0.97 if high else 0.03), rotation=90,
+                      xycoords=("data", "axes fraction"), fontsize=7.5, color="#444444", ha="right",
+                      va="top" if high else "bottom")
+
+
+def _words_of_curves(history, earlier, name_before):
+    count = len(history["train_loss"])
+    text = f"Curves over {count} epoch{'s' * (count != 1)}."
+    for part, name in (("train", "Training"), ("val", "Validation")):
+        for measure, form in (("loss", "{:.4f}"), ("accuracy", "{:.2%}")):
+            if values := history.get(f"{part}_{measure}"):
+                text += f" {name} {measure}: from {form.format(values[0])} to {form.format(values[-1])}."
+    for epoch, old, new in _drops(history.get("lr", [])):
+        text += f" The learning rate drops from {old:g} to {new:g} after epoch {epoch}."
+    if values := earlier.get("val_accuracy"):
+        text += f" In grey, {name_before} accuracy: from {values[0]:.2%} to {values[-1]:.2%}."
+    return text
+
+
+def losses_by_step(runs, title="Loss by training step", steps=None, window=50):
     """The loss of each batch against the number of steps, for ``{name: run}``; a step is one update. With ``steps``
-    only the first ones are drawn."""
+    only the first ones are drawn. Of more than two windows, the running mean of ``window`` steps is drawn, and the raw
+    losses are pale behind it."""
     figure, ((axis,),) = _figure(title, next(iter(runs.values())).card["source"], size=(7, 3))
+    text, tops = "The loss of each batch by training step.", []
     for (name, run), color in zip(runs.items(), (ORANGE, BLUE, GREEN), strict=False):
         losses = run.batch_loss[:steps]
-        axis.plot(range(1, len(losses) + 1), losses, label=f"{name}: {len(losses):,} steps", color=color, linewidth=1)
+        label, places = f"{name}: {len(losses):,} steps", range(1, len(losses) + 1)
+        smooth = len(losses) > 2 * window
+        axis.plot(places, losses, label=None if smooth else label, color=color, linewidth=0.6 if smooth else 1,
+                  alpha=0.25 if smooth else 1)
+        if smooth:
+            means = torch.tensor(losses, dtype=torch.float64).unfold(0, window, 1).mean(1)
+            axis.plot(range(window, len(losses) + 1), means.numpy(), label=f"{label} (mean of {window})", color=color,
+                      linewidth=1.5)
+            tops.append(max(means.max().item(), torch.tensor(losses).quantile(0.99).item()))
+        else:
+            tops.append(max(losses))
+        last = losses[-window:] if smooth else losses[-1:]
+        text += f" {label}, from {losses[0]:.3f} to {sum(last) / len(last):.3f}."
+    if all(math.isfinite(top) for top in tops):
+        axis.set_ylim(0, 1.05 * max(tops) or 1)  # single peaks are cut off
     axis.set(xlabel="step (one update of the weights)", ylabel="cross-entropy of the batch")
     axis.grid(alpha=0.25)
     axis.legend(frameon=False)
-    return figure
+    return _told(figure, text)
 
 
 def confusion(evaluation):
@@ -112,7 +214,9 @@ def confusion(evaluation):
                 axis.text(column, row, f"{counts[row, column]:,}", ha="center", va="center", fontsize=8,
                           color=GREY if row == column else "black")
     axis.set(xlabel="predicted digit", ylabel="true digit", xticks=range(classes), yticks=range(classes))
-    return figure
+    most = [divmod(place, classes) for place in wrong.flatten().argsort(descending=True, stable=True)[:3].tolist()]
+    return _told(figure, f"{figure.get_suptitle()}. " + "; ".join(
+        f"{row} taken for {column}: {wrong[row, column]:,}" for row, column in most if wrong[row, column]) + ".")
 
 
 def mistakes(evaluation, count=20, columns=10):
@@ -179,7 +283,10 @@ def accuracies(names, tests, intervals, measured, published, source, title="Thre
     axis.set(xlabel="network", ylabel="accuracy (%)")
     axis.grid(axis="y", alpha=0.25)
     axis.legend(frameon=False)
-    return figure
+    text = [f"{name}: on test images {test:.2%}" + ("" if same is None else f", measured as published {same:.2%}")
+            + ("" if theirs is None else f", published {theirs:.2%}")
+            for name, test, same, theirs in zip(names, tests, measured, published, strict=True)]
+    return _told(figure, f"{title}. {'; '.join(text)}.")
 
 
 def seeds(accuracies, source="MNIST", title="One dot a seed"):
@@ -192,7 +299,8 @@ def seeds(accuracies, source="MNIST", title="One dot a seed"):
     axis.set_xticks(range(len(accuracies)), list(accuracies), rotation=20, ha="right", fontsize=8)
     axis.set(xlabel="network", ylabel="test accuracy (%)")
     axis.grid(axis="y", alpha=0.25)
-    return figure
+    return _told(figure, f"{title}, with the mean test accuracy: " + "; ".join(
+        f"{name} {sum(values) / len(values):.2%} of {len(values)}" for name, values in accuracies.items()) + ".")
 
 
 def frontier(ours, published, what, title, source="MNIST", bottom=0.991):
@@ -305,3 +413,59 @@ def products(matrix, source, title="Mean products of the gradients of pairs of w
     right.set(xlabel="direction", ylabel="eigenvalue, the largest being 1", title="directions")
     right.grid(alpha=0.25)
     return figure
+
+
+MARKS = {"new": ("+ new", GREEN), "changed": ("≠ changed", ORANGE), "removed": ("− removed", GREY)}
+
+
+def network(model, before=None, title=None, input_size=(1, 28, 28)):
+    """A network as its layers, from the image down to the logits: what each makes, its parameters, and its
+    multiplications for one image, with bars for the shares of the whole.
+
+    With another network ``before``, layers that are new, changed or removed are marked, in colour and in words. The
+    modules and the random states stay as they are. Raises `NetworkError` if a network does not take an image of
+    ``input_size``.
+    """
+    layers, old = diagram.layers(model, input_size), diagram.layers(before, input_size) if before is not None else []
+    rows = diagram.compared(old, layers) if before is not None else layers
+    left = 78 if before is not None else 0                                                          # points
+    shape = left + 8 + max(6 * len(f"{row.kind}  {row.detail}") for row in rows) + 66                 # right ends
+    columns = {"shape": shape, "parameters": shape + 68, "multiplications": shape + 162}
+    lines = len(rows) + (2 if before is not None else 1)
+    figure, ((axis,),) = _figure(title or type(model).__name__, "", size=((shape + 166) / 72, (lines + 1.9) * 23 / 72))
+    axis.set(xlim=(0, shape + 166), ylim=(lines - 0.4, -1.4))
+    axis.set_axis_off()
+    axis.text(left + 8, -1, "layer", va="center", color=GREY)
+    for name, x in columns.items():
+        axis.text(x, -1, "output" if name == "shape" else name, ha="right", va="center", color=GREY)
+    for y, layer in enumerate(rows):
+        _layer(axis, y, layer, left, columns, diagram.totals(layers))
+    axis.axhline(len(rows) - 0.47, color=GREY, linewidth=0.8)
+    for y, name, sums, color in ((0, "together", layers, "#222222"),
+                                 (1, f"before: {type(before).__name__}", old, GREY))[: 1 + (before is not None)]:
+        axis.text(left + 8, len(rows) + y, name, va="center", color=color)
+        for column, value in diagram.totals(sums).items():
+            axis.text(columns[column], len(rows) + y, f"{value:,}", ha="right", va="center", color=color)
+    return _told(figure, diagram.words(rows, type(model).__name__, type(before).__name__ if before is not None else ""))
+
+
+def _layer(axis, y, layer, left, columns, totals):
+    """One row of the diagram of a network."""
+    gone, right = layer.mark == "removed", columns["multiplications"]
+    color = GREY if gone else "#222222"
+    if layer.mark:
+        word, tone = MARKS[layer.mark]
+        axis.fill_between([0, right + 4], y - 0.46, y + 0.46, color=tone, alpha=0.08 if gone else 0.15, linewidth=0)
+        axis.fill_between([0, 4], y - 0.46, y + 0.46, color=tone, linewidth=0)
+        axis.text(9, y, word, va="center", color=color, fontweight="normal" if gone else "bold")
+    axis.text(left + 8, y - 0.16 * bool(layer.was), f"{layer.kind}  {layer.detail}", va="center", color=color)
+    if layer.was:
+        axis.text(left + 8, y + 0.28, f"was {layer.was}", va="center", color="#444444", fontsize=7.5)
+    axis.text(columns["shape"], y, "×".join(map(str, layer.shape)), ha="right", va="center", color=color)
+    for (name, whole), width in zip(totals.items(), (56, 84), strict=True):
+        value, start = getattr(layer, name), columns[name] - width
+        if value:
+            axis.text(columns[name], y - 0.08, f"{value:,}", ha="right", va="center", color=color)
+        if value and not gone:
+            axis.fill_between([start, columns[name]], y + 0.28, y + 0.4, color="#dddddd", linewidth=0)
+            axis.fill_between([start, start + width * value / whole], y + 0.28, y + 0.4, color=BLUE, linewidth=0)

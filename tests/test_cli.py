@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -12,12 +13,14 @@ import nbformat
 import project as small
 import psutil
 import pytest
+import torch
 import torchvision
 
+import mnist_helpers as mh
 from mnist_helpers import __main__ as command
 from mnist_helpers import data, files
 from mnist_helpers.__main__ import main
-from mnist_helpers.course import doctor, notebooks, publish, records
+from mnist_helpers.course import doctor, notebooks, processes, publish, records, study
 
 ROOT = Path(__file__).parents[1]
 
@@ -27,6 +30,7 @@ def project(tmp_path, monkeypatch):
     small.make(tmp_path)
     small.settle(tmp_path, monkeypatch.setattr)
     monkeypatch.delenv("MNIST_COLLECT", raising=False)
+    monkeypatch.setattr(doctor, "step_times", lambda counts: dict.fromkeys(counts, 1.0))
     return tmp_path
 
 
@@ -97,18 +101,161 @@ def test_whoever_interrupts_keeps_what_was_done(project, capfd, monkeypatch):
 
 @pytest.mark.skipif(os.name == "nt", reason="sends signals")
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP, signal.SIGINT, signal.SIGKILL])
-def test_no_process_outlives_a_run(tmp_path, number):
-    small.make(tmp_path)
-    process = psutil.Popen([sys.executable, small.__file__, tmp_path, "run", "04_slow"], stdout=subprocess.DEVNULL,
-                           stderr=subprocess.DEVNULL, env=os.environ | {"MNIST_PROFILE": "quick"})
-    deadline, family = time.monotonic() + 60, []
-    while not any("ipykernel" in " ".join(each.cmdline()) for each in family):
+@pytest.mark.parametrize("several", [1, 3])
+def test_no_process_outlives_a_run(tmp_path, number, several):
+    process, family = slow_runs(tmp_path, several)
+    process.send_signal(number)
+    process.wait(60)
+    assert psutil.wait_procs(family, timeout=15)[1] == []
+    assert process.returncode == {signal.SIGINT: 130, signal.SIGTERM: 143, signal.SIGHUP: 129}.get(number, -9)
+
+
+@pytest.mark.skipif(os.name == "nt", reason="sends signals")
+def test_a_killed_notebook_is_named_and_the_others_go_on(tmp_path):
+    process, family = slow_runs(tmp_path, 2)
+    worker = next(each for each in process.children() if any(map(is_kernel, each.children())))
+    kernel = next(filter(is_kernel, worker.children()))
+    worker.kill()
+    assert psutil.wait_procs([worker, kernel], timeout=15)[1] == [], "nor does a kernel outlive its worker"
+    others = [each for each in family if each.is_running() and is_kernel(each)]
+    assert len(others) == 1 and process.poll() is None
+    process.terminate()
+    assert processes.KILLED in process.communicate(timeout=60)[1]
+
+
+def is_kernel(process):
+    try:
+        return "ipykernel" in " ".join(process.cmdline())
+    except psutil.Error:
+        return False
+
+
+def slow_runs(folder, several):
+    """A `run` of several notebooks at once that take ten minutes each, and its family once all their kernels run."""
+    small.make(folder)
+    names = [f"04_slow{number}" for number in range(several)]
+    for name in names:
+        shutil.copy(folder / "notebooks" / "04_slow.ipynb", folder / "notebooks" / f"{name}.ipynb")
+    process = psutil.Popen([sys.executable, small.__file__, folder, "run", *names, "--jobs", str(several)],
+                           stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True,
+                           env=os.environ | {"MNIST_PROFILE": "quick"})
+    deadline, family = time.monotonic() + 120, []
+    while sum(map(is_kernel, family)) < several:
         assert process.poll() is None and time.monotonic() < deadline
         time.sleep(0.2)
         family = process.children(recursive=True)
-    process.send_signal(number)
-    process.wait(30)
-    assert psutil.wait_procs(family, timeout=15)[1] == []
+    return process, family
+
+
+# ---------------------------------------------------------------- several at once
+
+
+BARS = """
+for epoch in (1, 2):
+    print(f"\\repoch {epoch}/2   0%|          | 00:00", flush=True)
+    print(f"\\repoch {epoch}/2 100%|████| 00:09, loss 0.1, 98.50%; val 0.05, 98.7{epoch}%", flush=True)
+    time.sleep(1)
+"""
+
+
+def test_several_at_once_are_shown_kept_and_listed_in_order(project, capfd, monkeypatch):
+    monkeypatch.setattr(study, "EVERY", 0)
+    monkeypatch.setattr(study, "expected", lambda path: {"01_good": 1, "02_bad": 9, "05_bars": 5}[path.stem])
+    small.write(project / "notebooks" / "05_bars.ipynb", small.cell("import time"), small.cell(BARS))
+    assert main(["run", "01_good", "02_bad", "05_bars", "--profile", "full", "--save", "--jobs", "2"]) == 1
+    out, err = capfd.readouterr()
+    started = [line.partition(":")[0] for line in out.splitlines() if line.endswith(": started")]
+    assert started == ["02_bad", "05_bars", "01_good"], "the longest first"
+    assert "05_bars: epoch 2/2, val 98.72 %" in out and "done, with seed" not in out
+    assert "ZeroDivisionError" in err and err.splitlines()[-1] == "failed: 02_bad.ipynb"
+    assert [line.split()[0] for line in out.splitlines() if "95.00 %" in line] == ["Good", "Bad"], "as they were named"
+    assert kept(project) == [("01_good", 5)]
+
+
+def most_at_once(monkeypatch, *arguments, cores=8, memory=64):
+    """How many notebooks a command would run at once on such a machine, and with how many threads; None for one."""
+    asked = []
+    monkeypatch.setattr(processes, "cores", lambda: cores)
+    monkeypatch.setattr(processes, "free_memory", lambda: memory * 2**30)
+    monkeypatch.setattr(study, "side_by_side",
+                        lambda paths, seed, profile, threads, workers: asked.append((workers, threads)) or iter(()))
+    monkeypatch.setattr(processes, "each_in_a_process", lambda *_: iter(()))
+    assert main(list(arguments)) == 0
+    return asked[0] if asked else None
+
+
+def test_as_many_run_at_once_as_cores_and_memory_allow(project, monkeypatch):
+    monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
+    for machine, more, expected in (({}, (), (4, 1)), ({"cores": 2}, (), (2, 1)), ({"cores": 1}, (), None),
+                                    ({"memory": 4}, (), (3, 1)), ({"memory": 0}, (), None),
+                                    ({}, ("--threads", "4"), (2, 4)), ({}, ("--jobs", "3"), (3, 1)),
+                                    ({}, ("--jobs", "1"), None), ({"cores": 1}, ("--jobs", "9"), (4, 1))):
+        assert most_at_once(monkeypatch, "run", *more, **machine) == expected, (machine, more)
+    assert most_at_once(monkeypatch, "run", "01_good") is None
+    monkeypatch.setenv("OMP_NUM_THREADS", "2")
+    assert most_at_once(monkeypatch, "run") == (4, 2)
+    assert most_at_once(monkeypatch, "refresh", "--train", "--jobs", "2") == (2, 2)
+
+
+@pytest.mark.parametrize(("limit", "statistics", "allowed"), [
+    ("memory.max", "anon 100\nfile 900\n", 900), ("memory/memory.limit_in_bytes", "rss 1\ntotal_rss 300\n", 700)])
+def test_a_containers_memory_is_respected(tmp_path, monkeypatch, limit, statistics, allowed):
+    monkeypatch.setattr(processes, "CGROUP", tmp_path)
+    machine = processes.free_memory()
+    file = tmp_path / limit
+    file.parent.mkdir(exist_ok=True)
+    file.with_name("memory.stat").write_text(statistics)
+    file.write_text("1000\n")
+    assert processes.free_memory() == allowed < machine
+    file.write_text("max\n")
+    assert processes.free_memory() > 1000
+
+
+@pytest.mark.parametrize(("text", "expected"), [
+    ("\repoch 3/20  45%|████▌     | 00:03, loss 0.1234, accuracy 95.12%", (3, 20, 0.45, "95.12 %")),
+    ("\repoch 1/5 100%|█████| 00:09, loss 0.1, 97.00%; val 0.0512, 98.71%\n\repoch 2/5   0%|    | 00:00", (2, 5, 0.0, "")),
+    ("\repoch 20/20 100%|█████| 00:09, loss 0.1, 97.00%; val 0.0512, 98.71%\n", (20, 20, 1.0, "val 98.71 %")),
+    ("epoch 3 is the best\n", None), ("", None)])
+def test_progress_is_read_from_the_bars_of_fit(text, expected):
+    assert notebooks.progress(text) == expected
+
+
+def test_fit_draws_bars_that_can_be_read(tiny, network, capsys):
+    model = network()
+    mh.fit(model, tiny, tiny, epochs=2, optimizer=torch.optim.SGD(model.parameters(), 0.01))
+    epoch, epochs, part, accuracy = notebooks.progress(capsys.readouterr().out)
+    assert (epoch, epochs, part) == (2, 2, 1) and accuracy.startswith("val ")
+
+
+def test_the_display_says_how_far_each_is(monkeypatch):
+    now = [0.0]
+    monkeypatch.setattr(study.time, "monotonic", lambda: now[0])
+    paths = [Path("a.ipynb"), Path("b.ipynb"), Path("c.ipynb")]
+    display = study.Display(dict(zip(paths, (100, 50, 30), strict=True)), "full", 2)
+    for path in paths[:2]:
+        display.start(path)
+    display.tell(paths[:1], (1, 10, 0.0, ""))
+    now[0] = 20
+    display.tell(paths[:1], (2, 10, 0.0, "val 98.71 %"))
+    assert display.lines() == ["a: epoch 2/10   0%, val 98.71 %, 3:00 left", "b: 0:20 gone, 0:30 left", "0 of 3 done, 3:00 left"]
+    display.tell(paths[:1], (1, 2, 0.5, "95.00 %"))  # another training begins
+    assert display.lines()[0] == "a: epoch 1/2  50%, 95.00 %, 1:20 left"
+    now[0] = 100
+    display.finish(paths[1], 100.0)  # twice as long as expected
+    display.start(paths[2])
+    assert display.lines()[1:] == ["c: 0:00 gone, 1:00 left", "1 of 3 done, 1:40 left"]
+
+
+def test_what_still_runs_ends_with_the_command():
+    """Whoever is interrupted outside of the loop over results has no generator to close."""
+    with pytest.raises(KeyboardInterrupt), processes.ended_by_signals():
+        results = processes.each_in_a_process(time.sleep, iter([(0,), (600,), (600,)]), 3)
+        next(results)
+        family = psutil.Process().children()
+        raise KeyboardInterrupt
+    assert not processes._started and not {each.pid for each in psutil.Process().children()} & {
+        each.pid for each in family if each.is_running() and "spawn_main" in " ".join(each.cmdline())}
+    results.close()
 
 
 # ---------------------------------------------------------------- what is kept, without a kernel
@@ -173,7 +320,7 @@ def test_refresh_stores_outputs_and_records_nothing(project, monkeypatch):
     notebooks.save(execution(project))
     results, profiles = contents(project / "results"), []
 
-    def replayed(paths, profile):
+    def replayed(paths, profile, jobs):
         profiles.append(profile)
         yield from ((execution(project, path.stem, kept=trained, profile=profile), "") for path in paths)
 
@@ -187,7 +334,10 @@ def test_refresh_stores_outputs_and_records_nothing(project, monkeypatch):
     before = contents(project)
     assert main(["refresh", "01_good"]) == 1 and contents(project) == before, "it was trained instead"
     assert main(["refresh", "01_good", "--train"]) == 0
-    assert contents(project / "results") == results
+    after = contents(project / "results")
+    assert after.pop(project / "results" / "kept" / "Good-s0-1.safetensors") == trained["Good-s0-1.safetensors"]
+    stamped = project / "results" / "stamps.json"
+    assert "Good-s0-1" in json.loads(after.pop(stamped)) and results.pop(stamped) and after == results
 
 
 # ---------------------------------------------------------------- wrong commands, and what stands in the way
@@ -195,7 +345,7 @@ def test_refresh_stores_outputs_and_records_nothing(project, monkeypatch):
 
 @pytest.mark.parametrize("arguments", [
     ["run", "--save", "--profile", "quick"], ["run", "--save", "--profile", "full", "--seed", "1"],
-    ["run", "--threads", "0"], ["study", "--seeds", "0"], ["study", "--workers", "0"], ["run", "09_missing"]])
+    ["run", "--threads", "0"], ["run", "--jobs", "0"], ["refresh", "--jobs", "0"], ["study", "--seeds", "0"], ["study", "--workers", "0"], ["run", "09_missing"]])
 def test_wrong_commands_are_refused(project, capsys, arguments):
     assert main(arguments) == 2
     assert len(capsys.readouterr().err.splitlines()) == 1
@@ -264,6 +414,27 @@ def test_doctor_reaches_its_end_whatever_is_broken(project, monkeypatch, root):
     assert found["Python"][0] is True and list(found)[-1] == "address"
     assert not any(found[name][0] for name in ("packages", "MNIST", "kernel", "address"))
     assert main(["doctor"]) == 1
+
+
+@pytest.mark.parametrize(("times", "load", "mine", "ok", "said"), [
+    ({1: 10, 2: 6, 4: 3.5, 8: 3.4}, 0.2, 8, True, "take 4"), ({1: 10, 2: 9, 4: 8.5, 8: 8.4}, 0.2, 8, True, "take 1"),
+    ({1: 10, 2: 30, 4: 30, 8: 40}, 0.2, 8, None, "busy"), ({1: 10, 2: 6, 4: 3.5, 8: 3.4}, 6, 8, None, "busy"),
+    ({1: 10, 2: 6}, 0.2, 2, True, "2 of 8 cores")], ids=["many", "no gain", "slower together", "load", "quota"])
+def test_doctor_says_how_many_threads_to_take(monkeypatch, times, load, mine, ok, said):
+    asked = []
+    monkeypatch.setattr(doctor, "step_times", lambda counts: asked.extend(counts) or times)
+    monkeypatch.setattr(processes, "cores", lambda: mine)
+    monkeypatch.setattr(os, "cpu_count", lambda: 8)
+    monkeypatch.setattr(os, "getloadavg", lambda: (load, 0, 0), raising=False)
+    found, finding, remedy = doctor._threads()
+    assert asked == list(times) and found is ok and said in finding and bool(remedy) is (ok is None)
+
+
+def test_doctor_measures_each_number_of_threads_and_puts_it_back():
+    before = torch.get_num_threads()
+    times = doctor.step_times([1, 2], seconds=0.2)
+    assert list(times) == [1, 2] and all(each > 0 for each in times.values())
+    assert torch.get_num_threads() == before
 
 
 def test_doctors_remedy_for_a_shadowing_kernel_cures(tmp_path, monkeypatch):

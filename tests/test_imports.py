@@ -14,10 +14,10 @@ ROOT = data.project_root()
 PACKAGE = ROOT / "mnist_helpers"
 # What a lesson uses, in the order the data walks through it: each module imports only modules before it.
 FLAT = ["files", "data", "augment", "device", "loader", "recipe", "checkpoint", "measure", "check", "run", "train", "cpu",
-        "optim", "layers", "stats", "plots"]
-COURSE = ["catalogue", "processes", "notebooks", "networks", "stamps", "records", "table", "tables", "pages", "study", "verify",
-          "publish", "doctor", "draw"]
-SHOWN = {"records", "tables"}  # the few functions of the course that lessons show
+        "optim", "layers", "diagram", "stats", "plots"]
+COURSE = ["catalogue", "processes", "notebooks", "networks", "stamps", "records", "table", "tables", "claims", "pages", "study",
+          "verify", "publish", "doctor", "draw"]
+SHOWN = {"networks", "records", "tables"}  # the few functions of the course that lessons show
 
 
 def imports(path):

@@ -8,11 +8,11 @@ import pytest
 import torch
 from matplotlib.colors import to_rgb
 from torch import nn
-from torch.nn.functional import one_hot
+from torch.nn.functional import max_pool2d, one_hot
 from torch.utils.data import DataLoader, TensorDataset
 
 import mnist_helpers as mh
-from mnist_helpers import plots
+from mnist_helpers import diagram, plots
 from mnist_helpers.data import Split
 
 SAMPLE = "the digits sample, not MNIST"
@@ -45,6 +45,17 @@ def trained(split, val=True):
                   optimizer=torch.optim.SGD(model.parameters(), lr=0.01))
 
 
+class Small(nn.Module):
+    def __init__(self, channels=4, dropout=None):
+        super().__init__()
+        self.conv, self.norm = nn.Conv2d(1, channels, 3, padding=1), nn.BatchNorm2d(channels)
+        self.dropout = nn.Dropout(dropout) if dropout else nn.Identity()
+        self.linear = nn.Linear(channels * 14 * 14, 10)
+
+    def forward(self, x):
+        return self.linear(self.dropout(max_pool2d(self.norm(self.conv(x)).relu(), 2)).flatten(1))
+
+
 FIGURES = {}  # drawn once for all tests, {source: {name: figure}}
 
 
@@ -73,6 +84,7 @@ def drawn(split):
                                    "parameters", "Accuracy", split.source),
         "pictures": plots.pictures(split.images[:3], ["a", "b\nc", ""], split.source, "Pictures"),
         "marked": plots.marked(split.images[:3], split.images[:3] > 99, [], split.source, "Marked"),
+        "network": plots.network(Small(), nn.Sequential(nn.Flatten(), nn.Linear(784, 10)), f"A network {split.source}"),
         "channels": plots.channels({"a": torch.randn(4, 3, 5, 5), "b": torch.randn(4, 3, 5, 5)}, split.source),
         "before_and_after": plots.before_and_after({"a": (torch.randn(9), torch.randn(9))}, split.source, "A layer"),
     }
@@ -220,3 +232,89 @@ def test_products_are_shown_as_correlations_and_eigenvalues():
     values = figure.axes[1].get_lines()[0].get_ydata()
     assert values == pytest.approx((torch.linalg.svdvals(gradients) ** 2 / torch.linalg.svdvals(gradients)[0] ** 2),
                                    rel=1e-3)
+
+
+def test_layers_are_counted_as_by_hand():
+    conv, norm, pool, identity, linear = diagram.layers(Small())
+    assert (conv.shape, conv.parameters, conv.multiplications) == ((4, 28, 28), 4 * 9 + 4, 4 * 9 * 28 * 28)
+    assert (norm.shape, norm.parameters, norm.multiplications) == ((4, 28, 28), 8, 4 * 28 * 28)
+    assert (pool.kind, pool.shape, pool.parameters, pool.multiplications) == ("pool", (4, 14, 14), 0, 0)
+    assert (linear.shape, linear.parameters, linear.multiplications) == ((10,), 784 * 10 + 10, 784 * 10)
+    strided = nn.Sequential(nn.Conv2d(1, 6, 3, stride=2, padding=1, bias=False), nn.Conv2d(6, 6, 3, groups=6))
+    first, second = diagram.layers(strided)
+    assert (first.multiplications, second.multiplications) == (6 * 9 * 14 * 14, 6 * 9 * 12 * 12)
+    assert second.kind == "depthwise 3×3" and second.parameters == 6 * 9 + 6
+
+
+def test_a_layer_used_twice_counts_its_parameters_once():
+    layer = nn.Linear(784, 784)
+    first, second = diagram.layers(nn.Sequential(nn.Flatten(), layer, layer))[1:]
+    assert (first.parameters, second.parameters) == (784 * 785, 0)
+    assert first.multiplications == second.multiplications == 784**2
+
+
+def test_a_diagram_leaves_the_network_and_the_random_state_as_they_were():
+    model = Small(dropout=0.5).train()
+    model.norm.eval()  # frozen
+    before = {name: value.clone() for name, value in model.state_dict().items()}
+    state = torch.get_rng_state()
+    plots.network(model, before=mh.network("Baseline"))
+    assert torch.equal(state, torch.get_rng_state())
+    assert all(torch.equal(value, before[name]) for name, value in model.state_dict().items())
+    assert model.training and model.dropout.training and not model.norm.training
+    assert not any(module._forward_hooks for module in model.modules())
+
+
+def test_what_differs_is_marked_in_words():
+    new, old = diagram.layers(Small(8, dropout=0.5)), diagram.layers(nn.Sequential(
+        nn.Conv2d(1, 4, 3, padding=1), nn.MaxPool2d(2), nn.Flatten(), nn.Linear(784, 10)))
+    marks = {(row.kind, row.mark, row.was) for row in diagram.compared(old, new)}
+    assert {("conv 3×3", "changed", "1 → 4"), ("batch norm", "new", ""), ("dropout", "new", ""),
+            ("max pool", "removed", ""), ("linear", "changed", "784 → 10")} <= marks
+    assert not any(row.mark for row in diagram.compared(new, new))
+    figure = plots.network(Small(8, dropout=0.5), before=Small(4))
+    shown = [text.get_text() for text in figure.axes[0].texts]
+    assert "+ new" in shown and "≠ changed" in shown and "was 1 → 4" in shown
+    assert "dropout 0.5" in figure.alt and "was 1 to 4" in figure.alt
+
+
+def test_lessons_networks_are_new_each_time_and_draw_nothing():
+    state = torch.get_rng_state()
+    model = mh.network("TwentyEpochs")
+    assert torch.equal(state, torch.get_rng_state())
+    assert type(model).__name__ == "TwentyEpochs" and sum(p.numel() for p in model.parameters()) == 18_374
+    assert mh.network("TwentyEpochs") is not model
+    with pytest.raises(ValueError, match="TwentyEpochs"):
+        mh.network("NoSuch")
+
+
+def test_curves_show_the_drop_of_the_rate_and_the_lesson_before(split):
+    run = trained(split)
+    run.history |= {"train_loss": [2, 0.4, 0.3, 0.2], "val_loss": [0.5, 0.3, 0.2, 0.1], "lr": [0.1, 0.1, 0.01, 0.01],
+                    "train_accuracy": [0.1, 0.97, 0.98, 0.99], "val_accuracy": [0.96, 0.97, 0.98, 0.985]}
+    figure = plots.curves(run, before=[0.95, 0.96])
+    loss, accuracy = figure.axes
+    assert accuracy.get_lines()[0].get_ydata() == pytest.approx([95, 96])
+    assert 90 < accuracy.get_ylim()[0] < 96 and loss.get_ylim()[1] < 1
+    assert [text.get_text() for text in loss.texts] == ["rate 0.1 → 0.01"]
+    assert any(list(line.get_xdata()) == [2.5, 2.5] for line in loss.get_lines())
+    assert "drops from 0.1 to 0.01 after epoch 2" in figure.alt and "96.00% to 98.50%" in figure.alt
+    run.history["lr"] = [0.1, 0.1, 0.1, 0.1]
+    assert not plots.curves(run, before=run).axes[0].texts
+
+
+def test_noisy_losses_are_smoothed_over_the_raw_ones(split):
+    run = trained(split)
+    run.batch_loss = [float(step % 2) for step in range(200)]
+    raw, mean = plots.losses_by_step({"a": run}).axes[0].get_lines()
+    assert list(raw.get_ydata()) == run.batch_loss and raw.get_alpha() < 0.5
+    assert mean.get_ydata() == pytest.approx([0.5] * 151) and list(mean.get_xdata()) == list(range(50, 201))
+
+
+def test_alt_text_reaches_the_page(split):
+    nbformat, nbconvert = pytest.importorskip("nbformat"), pytest.importorskip("nbconvert")
+    figure = all_figures(split)["network"]
+    data, metadata = figure._repr_mimebundle_()
+    cell = nbformat.v4.new_code_cell("x", outputs=[nbformat.v4.new_output("display_data", data, metadata=metadata)])
+    page, _ = nbconvert.HTMLExporter(template_name="classic").from_notebook_node(nbformat.v4.new_notebook(cells=[cell]))
+    assert 'alt="Small: 5 layers, 7,898 parameters' in page

@@ -3,13 +3,18 @@
 Nothing is imported here that may be missing, and no check that breaks keeps the others from being made.
 """
 
+import os
+import statistics
 import sys
+import time
 from collections.abc import Iterator
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
 INSTALL = "pip install -r requirements.txt"
 OLDEST, NEWEST = (3, 11), (3, 14)  # of Python
+WORTH = 1.3  # times as fast a step has to be with more threads
+BUSY = 1.2  # times as slow with all threads as with one: they wait for cores that others use
 MARKS = {True: "ok ", False: "BAD", None: "note"}
 
 
@@ -24,14 +29,15 @@ def requirements() -> list:
 
 
 def checks() -> Iterator[tuple[str, bool | None, str, str]]:
-    """Yield ``(name, ok, finding, remedy)`` for Python, each package, the device, the data, the kernel and the address.
+    """Yield ``(name, ok, finding, remedy)`` for Python, each package, the device, its threads, the data, the kernel and
+    the address.
 
     ``ok`` is None for what may be as it is, but should be known.
     """
     yield _python()
     yield from _each("packages", _packages)
-    for name, check in (("torchvision", _torchvision_loads), ("device", _device), ("MNIST", _data), ("kernel", _kernel),
-                        ("address", _address)):
+    for name, check in (("torchvision", _torchvision_loads), ("device", _device), ("threads", _threads),
+                        ("MNIST", _data), ("kernel", _kernel), ("address", _address)):
         yield from _each(name, lambda name=name, check=check: [(name, *check())])
 
 
@@ -81,6 +87,56 @@ def _device():
     from .. import device
 
     return True, device.describe(device.get_device()), ""
+
+
+def step_times(counts, seconds=4) -> dict[int, float]:
+    """Milliseconds that a small convolution's step takes with each of these numbers of threads: the median, measured
+    in turns, all within ``seconds``."""
+    import torch
+
+    images, layer = torch.rand(64, 8, 28, 28), torch.nn.Conv2d(8, 16, 3)
+    before, times = torch.get_num_threads(), {count: [] for count in counts}
+    started, turn = time.perf_counter(), seconds / len(counts) / 8
+    try:
+        while time.perf_counter() - started < seconds - turn * len(counts):
+            for count in counts:
+                torch.set_num_threads(count)
+                layer(images).sum().backward()  # the threads have to be there
+                begun = now = time.perf_counter()
+                while now - begun < turn:
+                    layer(images).sum().backward()
+                    now, last = time.perf_counter(), now
+                    times[count].append(1000 * (now - last))
+    finally:
+        torch.set_num_threads(before)
+    return {count: statistics.median(each) for count, each in times.items()}
+
+
+def _threads():
+    """Which number of threads is fast here, and whether other programs or a quota take cores away."""
+    from .processes import cores
+
+    mine, there = cores(), os.cpu_count() or 1
+    load = os.getloadavg()[0] if hasattr(os, "getloadavg") else 0.0
+    times = step_times(sorted({count for count in (1, 2, 4, mine) if count <= mine}))
+    finding = "a small step takes " + ", ".join(f"{each:.1f} ms with {count}" for count, each in times.items())
+    if mine < there:
+        finding += f"; this process may use {mine} of {there} cores"
+    if load > there / 2 or times[mine] > BUSY * times[1]:
+        return None, f"{finding}; other programs are busy (load {load:.1f} on {there} cores)", (
+            "take 1, the default, until they are done; `run --jobs 1` takes the fewest cores")
+    best = fewest(times)
+    return True, f"{finding}; take {best}" + (f": mh.set_threads({best}), or run --threads {best}, for one training"
+                                              if best > 1 else ", the default"), ""
+
+
+def fewest(times: dict[int, float]) -> int:
+    """The number of threads to take: a larger one only where it is at least `WORTH` times as fast."""
+    best = 1
+    for count in sorted(times):
+        if times[best] >= WORTH * times[count]:
+            best = count
+    return best
 
 
 def _data():

@@ -29,6 +29,21 @@ def module_of(path: Path) -> ModuleType:
     return importlib.import_module(name)
 
 
+def network(name: str):
+    """A fresh, untrained network of the course, by the name of its class: ``network("TwentyEpochs")``. The random state
+    stays as it is. Raises `ValueError`, naming those that there are, for any other name."""
+    import torch
+
+    from . import catalogue
+
+    entry = catalogue.network(name)
+    if entry is None:
+        raise ValueError(f"the course has no network {name!r}; it has "
+                         f"{', '.join(each.name for each in catalogue.networks())}")
+    with torch.random.fork_rng(devices=[]):  # a new layer draws its weights on the CPU
+        return getattr(module_of(notebooks.folder() / entry.notebook_file), name)()
+
+
 def definitions(path: Path) -> str:
     """What the recipe cells of a notebook import and define: functions, classes and constants.
 

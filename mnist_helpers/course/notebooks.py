@@ -10,9 +10,10 @@ import sys
 import tempfile
 import time
 import tomllib
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
-from types import ModuleType
+from types import ModuleType, SimpleNamespace
 
 from . import catalogue
 
@@ -20,6 +21,7 @@ from . import catalogue
 COPY = re.compile(r"( - Copy( \(\d+\))?|-Copy\d+| ?\(\d+\)| \(copy[^)]*\)| copy( \d+)?)$")
 # glibc gives the memory of large freed tensors back to the system after each step, and taking it again is slow.
 KEEP_FREED_MEMORY = {"MALLOC_MMAP_THRESHOLD_": str(32 * 2**20), "MALLOC_TRIM_THRESHOLD_": str(2**31 - 1)}
+BAR = re.compile(r"epoch (\d+)/(\d+)\s+(\d+)%\|[^|]*\|([^\r\n]*)")  # as `fit` draws it
 LONGEST_SOCKET = 90  # characters of a path that a local socket may have, with room for a suffix (macOS: 103)
 
 
@@ -177,11 +179,12 @@ def repository() -> str:
 
 
 def execute(path: Path, seed: int | None = None, profile: str = "full", show: bool = True, text: str | None = None,
-            threads: int | None = None) -> Execution:
+            threads: int | None = None, tell: Callable | None = None) -> Execution:
     """Run a notebook in a fresh kernel, with ``show`` its output as it comes; return its `Execution`.
 
-    ``text`` is its content, where ``path`` is not to be read. ``threads`` is how many PyTorch may use. To be called in
-    a process of its own: it sets environment variables, and papermill changes the directory.
+    ``text`` is its content, where ``path`` is not to be read. ``threads`` is how many PyTorch may use. ``tell`` is
+    called with each `progress` that its output shows. To be called in a process of its own: it sets environment
+    variables, and papermill changes the directory.
     """
     import papermill
 
@@ -198,7 +201,7 @@ def execute(path: Path, seed: int | None = None, profile: str = "full", show: bo
             done.notebook = as_json(papermill.execute_notebook(
                 notebook, None, parameters={} if seed is None else {"SEED": seed}, kernel_name="python3",
                 cwd=str(temporary if text else path.parent), progress_bar=False, config=_kernel_settings(temporary),
-                stdout_file=sys.stdout if show else None))
+                stdout_file=_listener(tell) if tell else sys.stdout if show else None))
         except Exception as raised:  # whatever a lesson can raise, and whatever starting a kernel can
             done.error = f"{type(raised).__name__}: {raised}".strip()
         done.seconds = time.perf_counter() - started
@@ -208,6 +211,27 @@ def execute(path: Path, seed: int | None = None, profile: str = "full", show: bo
         done.records = files.read_records(collected / "records.jsonl")
         done.kept = {file.name: file.read_bytes() for file in sorted(collected.glob("*.safetensors"))}
     return done
+
+
+def progress(text: str) -> tuple[int, int, float, str] | None:
+    """What the last progress bar of `fit` in a text says, or None: the epoch, of how many, the part of it that is done,
+    and the last accuracy, as in ``"val 98.71 %"``."""
+    bars = BAR.findall(text)
+    if not bars:
+        return None
+    epoch, epochs, percent, rest = bars[-1]
+    shown = re.findall(r"[\d.]+(?=%)", rest)
+    accuracy = f"{'val ' if '; val' in rest else ''}{shown[-1]} %" if shown else ""
+    return int(epoch), int(epochs), int(percent) / 100, accuracy
+
+
+def _listener(tell):
+    """A file for a notebook's output that tells the progress in it."""
+    def write(text):
+        if found := progress(text):
+            tell(found)
+
+    return SimpleNamespace(write=write, flush=lambda: None)
 
 
 def _kernel_settings(temporary):

@@ -24,7 +24,7 @@ from PIL import Image
 from ..data import project_root
 from ..files import replace_file
 from ..stats import mean_over_seeds
-from . import catalogue, notebooks, records
+from . import catalogue, claims, notebooks, records
 
 PRINTED = "printed by "
 NO_BREAK = "\N{NO-BREAK SPACE}"
@@ -210,7 +210,7 @@ def pages(find, root=None) -> dict:
               "site/challenges.md": {"scoreboard": scoreboard(find)}}
     texts = {}
     for path in [root / "README.md", *sorted((root / "site").glob("*.md"))]:
-        text = path.read_text(encoding="utf-8")
+        text = claims.page_text() if path.name == "claims.md" else path.read_text(encoding="utf-8")
         for name, content in tables.get(path.relative_to(root).as_posix(), {}).items():
             text = between(text, name, content)
         texts[path] = figures(text, find)
