@@ -10,7 +10,7 @@ from mnist_helpers.course.tables import Table
 
 from . import spread
 
-STEPS = 150
+STEPS = 40
 BUSY = "while True: pass"
 CODE = """
 import torch, mnist_helpers as mh

@@ -37,7 +37,8 @@ def parser() -> argparse.ArgumentParser:
                      help="keep outputs and records as the course's own (full runs on MNIST)")
     study = command("study", study_seeds, "run notebooks under many seeds, on all cores; go on where it stopped "
                     "(hours)", LESSONS)
-    study.add_argument("--seeds", type=int, default=5, metavar="N", help="seeds 0 to N-1 (default: 5)")
+    study.add_argument("--seeds", type=int, default=5, metavar="N", help="how many (default: 5)")
+    study.add_argument("--first", type=int, default=0, metavar="SEED", help="the first of them (default: 0)")
     study.add_argument("--workers", type=int, metavar="N", help=JOBS)
     study.add_argument("--threads", type=int, default=1, metavar="N", help="that each worker may use (default: 1)")
     study.add_argument("--scheduler", metavar="ADDRESS", help="run on the Dask cluster at tcp://HOST:PORT or "
@@ -197,7 +198,7 @@ def study_seeds(options) -> int:
 
     if message := too_few(options, "seeds", "workers", "threads"):
         return fail(message, 2)
-    paths, seeds, failures = notebooks.find(options.notebooks), range(options.seeds), 0
+    paths, seeds, failures = notebooks.find(options.notebooks), range(options.first, options.first + options.seeds), 0
     if not options.scheduler:
         if problem := notebooks.other_package():
             return fail(f"{problem}. `python -m mnist_helpers doctor` tells the remedy", 1)

@@ -342,6 +342,17 @@ def test_an_edited_notebook_is_read_again(tmp_path, monkeypatch):
         assert stamps.recipe_now("lesson") == text
 
 
+def test_fresh_seeds_take_the_tables_over_once_all_that_were_planned_are_there(course):
+    """Lesson 3 has a plan of twenty: nineteen of them, or the first five, are not mixed with them."""
+    assert catalogue.network("TwentyEpochs").fresh_seeds == 20
+    for seed in (0, 1, *range(100, 119)):
+        records.keep(of("TwentyEpochs", seed, 9_930))
+    assert list(records.by_seed()["TwentyEpochs"]) == [0, 1]
+    records.keep(of("TwentyEpochs", 119, 9_930))
+    assert list(records.by_seed()["TwentyEpochs"]) == list(range(100, 120))
+    assert list(records.all_seeds()["TwentyEpochs"]) == [0, 1, *range(100, 120)]
+
+
 def test_half_an_edit_of_one_notebook_leaves_tables_readable(tmp_path, monkeypatch):
     from mnist_helpers.course import notebooks
 

@@ -9,6 +9,7 @@ import time
 import project as small
 import psutil
 import pytest
+import torch
 
 from mnist_helpers import checkpoint, files
 from mnist_helpers.course import notebooks, records, stamps, study
@@ -109,3 +110,33 @@ def test_an_address_that_cannot_be_used_is_a_sentence(project, monkeypatch):
     monkeypatch.setattr(distributed, "Client", refuse)
     with pytest.raises(ValueError, match=r"tls://"):
         next(study.on_dask(iter([]), "tls://127.0.0.1:9"))
+
+
+def test_a_recipe_alone_comes_to_the_record_of_the_seed(mnist_root, monkeypatch):
+    """Lesson 1 under the seed of its notebook: the record that the whole notebook made."""
+    for name in ("MNIST_PROFILE", "MNIST_COLLECT", "MNIST_CHECK", "MPLBACKEND", "OMP_NUM_THREADS", "TQDM_DISABLE"):
+        monkeypatch.setenv(name, "1")  # what `train` sets goes again
+    threads = torch.get_num_threads()
+    path = notebooks.folder() / "01_baseline.ipynb"
+    done = notebooks.train(path, 0, path.read_text(encoding="utf-8"))
+    torch.set_num_threads(threads)
+    assert done.error is None
+    (made,), course = done.records, records.all_seeds()["Baseline"][0]
+    assert made["id"] == course["id"] and f"{made['id']}.safetensors" in done.kept
+    same = [key for key in made if made[key] == course[key]]
+    if made["card"]["device"] == course["card"]["device"] and made["card"]["versions"] == course["card"]["versions"]:
+        assert {"trace", "mistakes", "test_correct", "val_curve", "augmented_train_accuracy"} <= set(same)
+    else:
+        assert abs(made["test_correct"] - course["test_correct"]) <= 40
+
+
+def test_of_fresh_seeds_the_weights_are_not_kept(project, monkeypatch):
+    small.settle(project, monkeypatch.setattr)
+    path = project / "notebooks" / "01_good.ipynb"
+    text = path.read_text(encoding="utf-8")
+    for seed in (1, 100):
+        made = small.record("Good", "01_good", id=f"Good-s{seed}-0", seed=seed)
+        notebooks.keep(notebooks.Execution(path, notebook=text, records=[made],
+                                           kept={f"{made['id']}.safetensors": b"weights"}))
+    assert [seed for _, seed in recorded(project)] == [1, 100]
+    assert [file.name for file in checkpoint.kept_folder().iterdir()] == ["Good-s1-0.safetensors"]

@@ -55,7 +55,7 @@ def course(tmp_path, monkeypatch):
     torch.set_num_threads(1)
     checkpoint.kept_folder().mkdir(parents=True)
     os.environ |= {"MNIST_PROFILE": "full", "MNIST_COLLECT": str(checkpoint.kept_folder())}
-    run = verify.run_cells(notebooks.tagged(notebooks.read(path), *verify.TRAINING), path.name, seed=0)["run"]
+    run = notebooks.run_cells(notebooks.tagged(notebooks.read(path), *verify.TRAINING), path.name, seed=0)["run"]
     made = small.record("Good", "01_good", id=run.id, trace=run.batch_loss,
                         card=run.card | {"package": checkpoint.package_digest()})
     records.keep(made, notebooks.recipe_digest(path))

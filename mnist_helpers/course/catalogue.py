@@ -25,6 +25,7 @@ class Network:
     title: str = ""
     challenge: str = ""
     budget: int | None = None  #: the most parameters that its exercise allows
+    fresh_seeds: int = 10  #: how many from 100 on are planned
     published: dict | None = None  #: ``accuracy``, ``images``, ``source`` (a repository, or "as reported") and `MORE`
 
     @property
@@ -53,7 +54,7 @@ def read(path: Path = FILE) -> tuple[Network, ...]:
 
 def _problems(row):
     kind = {"title"} if "lesson" in row else {"challenge"}
-    yield from _keys(row, NEEDED | kind, NEEDED | kind | {"lesson", "budget", "published"})
+    yield from _keys(row, NEEDED | kind, NEEDED | kind | {"lesson", "budget", "published", "fresh_seeds"})
     yield from (f"floors: {problem}" for problem in _keys(row.get("floors", {}), FLOORS, FLOORS))
     if "published" in row:
         yield from (f"published: {problem}" for problem in _keys(row["published"], PUBLISHED, PUBLISHED | MORE))

@@ -1,8 +1,12 @@
-"""The notebooks as files: finding them, executing them through papermill, keeping what they show and record."""
+"""The notebooks as files: finding them, executing them through papermill, or their recipes alone, keeping what they
+show and record."""
 
+import contextlib
 import difflib
 import hashlib
+import io
 import json
+import linecache
 import os
 import re
 import subprocess
@@ -161,7 +165,7 @@ def trained(name: str | Path):
     if entry is None:
         path = find([name])[0]
         entry = next((each for each in catalogue.networks() if each.notebook == name_of(path)), None)
-    record = records.by_seed().get(entry.name, {}).get(0) if entry else None
+    record = records.all_seeds().get(entry.name, {}).get(0) if entry else None
     if record is None:
         raise FileNotFoundError(f"the course has no record of {name} under seed 0")
     model = getattr(network(entry.name), entry.name)()
@@ -205,11 +209,7 @@ def execute(path: Path, seed: int | None = None, profile: str = "full", show: bo
         except Exception as raised:  # whatever a lesson can raise, and whatever starting a kernel can
             done.error = f"{type(raised).__name__}: {raised}".strip()
         done.seconds = time.perf_counter() - started
-        # What was recorded before something failed is a result too.
-        from .. import files
-
-        done.records = files.read_records(collected / "records.jsonl")
-        done.kept = {file.name: file.read_bytes() for file in sorted(collected.glob("*.safetensors"))}
+        _collect(done, collected)
     return done
 
 
@@ -232,6 +232,62 @@ def _listener(tell):
             tell(found)
 
     return SimpleNamespace(write=write, flush=lambda: None)
+
+
+def train(path: Path, seed: int, text: str, threads: int = 1, profile: str = "full") -> Execution:
+    """Train what a notebook's recipe trains under ``seed``, and record it, without the notebook's other cells; return
+    its `Execution`. To be called in a process of its own."""
+    done, started = Execution(path, profile, notebook=text), time.perf_counter()
+    with tempfile.TemporaryDirectory(prefix="mnist-") as temporary, contextlib.redirect_stdout(io.StringIO()):
+        os.environ |= {"MNIST_PROFILE": profile, "MNIST_COLLECT": temporary, "MNIST_CHECK": "1", "MPLBACKEND": "Agg",
+                       "OMP_NUM_THREADS": str(threads), "TQDM_DISABLE": "1"}
+        try:
+            import torch
+
+            from .. import cpu
+
+            torch.set_num_threads(threads)
+            cpu.keep_freed_memory()
+            _record(run_cells(tagged(parse(text, path.name), "parameters", "recipe"), path.name, seed), name_of(path))
+        except Exception as raised:  # whatever a cell can raise
+            done.error = f"{type(raised).__name__}: {raised}"
+        done.seconds = time.perf_counter() - started
+        _collect(done, Path(temporary))
+    return done
+
+
+def _record(scope, notebook):
+    """Record the runs among these variables that are of a notebook's networks, as the notebook does."""
+    from ..measure import evaluate
+    from ..run import Run
+    from .records import record
+
+    for run in {id(value): value for value in scope.values() if isinstance(value, Run)}.values():
+        network = catalogue.network(run.card["model"])
+        if network and network.notebook == notebook:
+            mnist = scope["mnist"]
+            as_published = evaluate(run.model, mnist.train, augment=scope["augment"]) if network.lesson else None
+            record(run, evaluate(run.model, mnist.test), as_published)
+
+
+def _collect(done, folder):
+    """What a run left in its folder: records and kept files, also where something failed afterwards."""
+    from .. import files
+
+    done.records = files.read_records(folder / "records.jsonl")
+    done.kept = {file.name: file.read_bytes() for file in sorted(folder.glob("*.safetensors"))}
+
+
+def run_cells(cells, name: str, seed: int) -> dict:
+    """Execute cells in order, under ``seed`` instead of the one written there; return their variables."""
+    scope = {"__name__": "__main__", "display": lambda *shown: None}
+    for number, cell in enumerate(cells, start=1):
+        file = f"{name}, training cell {number}"
+        linecache.cache[file] = len(cell.source), None, cell.source.splitlines(keepends=True), file  # for its recipe
+        exec(compile(cell.source, file, "exec"), scope)
+        if "parameters" in cell.metadata.get("tags", []):
+            scope |= {"SEED": seed} | {key: None for key in ("CHECKPOINT", "PROFILE") if key in scope}
+    return scope
 
 
 def _kernel_settings(temporary):
@@ -321,7 +377,8 @@ def keep(execution: Execution) -> None:
     for name, content in execution.kept.items():
         id = name.removesuffix(".safetensors")
         if id not in there:
-            files.replace_file(checkpoint.kept_folder() / name, content)
+            if id not in recorded or recorded[id]["seed"] < records.FIRST_FRESH:  # of fresh seeds the figures suffice
+                files.replace_file(checkpoint.kept_folder() / name, content)
             if id in recorded:
                 records.keep(recorded[id], recipe)
             else:  # of an experiment

@@ -206,7 +206,8 @@ def between(text, name, content):
 def pages(find, root=None) -> dict:
     """``{path: text}`` of the README and the pages of ``site/`` as the records have them."""
     root = root or project_root()
-    tables = {"README.md": {"picture": picture(find), "results": results_table(find)},
+    tables = {"README.md": {"picture": picture(find), "results": results_table(find),
+                            "claims": f"**Is it true?** [{claims.counts()}](site/claims.md)"},
               "site/challenges.md": {"scoreboard": scoreboard(find)}}
     texts = {}
     for path in [root / "README.md", *sorted((root / "site").glob("*.md"))]:

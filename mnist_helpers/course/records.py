@@ -20,6 +20,7 @@ KEYS = frozenset({
     "id", "notebook", "model", "parameters", "seed", "epochs", "profile", "dataset", "train_images", "val_accuracy",
     "test_accuracy", "test_loss", "test_correct", "test_total", "seconds", "card", "val_curve", "mistakes", "trace"})
 CARD = ("device", "instructions", "threads", "precision", "versions", "package")  # what explains a difference
+FIRST_FRESH = 100  # no seed from here on helped to choose a recipe: see results/plan.md
 TEST_IMAGES = 10_000  # of MNIST
 WITHIN = 10  # images of 10,000 by which another processor may count differently
 
@@ -202,7 +203,7 @@ def matches(record: dict, network: catalogue.Network | None) -> bool:
         record["model"], record["parameters"], record["epochs"])
 
 
-def by_seed() -> dict[str, dict[int, dict]]:
+def all_seeds() -> dict[str, dict[int, dict]]:
     """``{network: {seed: record}}`` of the course's own records, networks in the catalogue's order, seeds ascending.
 
     Records of a network as it is no more, with another number of parameters or epochs, do not count. Of several
@@ -216,3 +217,14 @@ def by_seed() -> dict[str, dict[int, dict]]:
             found.setdefault(each["model"], {}).setdefault(each["seed"], each)
     return {network.name: dict(sorted(found[network.name].items()))
             for network in catalogue.networks() if network.name in found}
+
+
+def by_seed() -> dict[str, dict[int, dict]]:
+    """`all_seeds` as tables show them: of each network its fresh seeds (results/plan.md), once all that were planned
+    are there; till then the others."""
+    shown = {}
+    for name, runs in all_seeds().items():
+        fresh = {seed: run for seed, run in runs.items() if seed >= FIRST_FRESH}
+        complete = len(fresh) >= catalogue.network(name).fresh_seeds
+        shown[name] = fresh if complete else {seed: run for seed, run in runs.items() if seed < FIRST_FRESH}
+    return {name: runs for name, runs in shown.items() if runs}

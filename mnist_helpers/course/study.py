@@ -27,14 +27,14 @@ def missing(paths: Iterable[Path], seeds: Iterable[int]) -> list[tuple[Path, int
              for path in paths}
     if strangers := [path.name for path, own in names.items() if not own]:
         raise ValueError(f"{', '.join(strangers)}: only notebooks with a network in the catalogue can be studied")
-    recorded = records.by_seed()
+    recorded = records.all_seeds()
     done = {(name, seed) for name, runs in recorded.items() for seed, run in runs.items() if not stamps.stale(run)}
     return [(path, seed) for seed in seeds for path, own in names.items() if {(name, seed) for name in own} - done]
 
 
 def study(paths: Iterable[Path], seeds: Iterable[int], workers: int | None = None, scheduler: str | None = None,
           threads: int = 1) -> Iterator[notebooks.Execution]:
-    """Run every notebook under every seed, except where an up-to-date record exists; yield each run's `Execution`.
+    """Train every notebook's recipe under every seed, except where an up-to-date record exists; yield each `Execution`.
 
     ``workers`` processes (by default as many as cores and free memory allow) share the work; or, with ``scheduler``,
     the workers of the Dask cluster at that address do it. Each run is recorded as soon as it is done and none is held
@@ -48,7 +48,7 @@ def study(paths: Iterable[Path], seeds: Iterable[int], workers: int | None = Non
     todo = missing(paths, seeds)
     total = len(paths) * len(seeds)
     print(f"{total} runs, {total - len(todo)} of them done before", flush=True)
-    jobs = ((path, seed, "full", False, path.read_text(encoding="utf-8"), threads) for path, seed in todo)
+    jobs = ((path, seed, path.read_text(encoding="utf-8"), threads) for path, seed in todo)
     executions = on_dask(jobs, scheduler) if scheduler else on_this_machine(jobs, workers or processes.at_once(threads))
     with tqdm(total=total, initial=total - len(todo), unit="run") as bar:
         for execution in executions:
@@ -63,7 +63,7 @@ def study(paths: Iterable[Path], seeds: Iterable[int], workers: int | None = Non
 
 def on_this_machine(jobs, workers):
     """Executions as they are done, each in a process of its own, ``workers`` at a time."""
-    for job, execution in processes.each_in_a_process(notebooks.execute, jobs, workers):
+    for job, execution in processes.each_in_a_process(notebooks.train, jobs, workers):
         yield execution or notebooks.Execution(job[0], error=processes.KILLED)
 
 
@@ -89,7 +89,7 @@ def on_dask(jobs, scheduler):
                          "certificates that Dask's configuration names under distributed.comm.tls") from error
     with client:
         def submit(job):
-            return client.submit(notebooks.execute, *job, pure=False, retries=1)
+            return client.submit(notebooks.train, *job, pure=False, retries=1)
 
         def room():  # scheduler_info() names no more than five workers in some versions
             return 2 * max(1, len(client.nthreads()))
@@ -112,7 +112,7 @@ def on_dask(jobs, scheduler):
 def expected(path: Path) -> float:
     """The seconds that recorded runs of a notebook's networks took (ten an epoch for those without a record); 0 for a
     notebook that is not in the catalogue."""
-    recorded = records.by_seed()
+    recorded = records.all_seeds()
     return sum(next((run["seconds"] for run in recorded.get(network.name, {}).values()), 10 * network.epochs)
                for network in catalogue.networks() if network.notebook == notebooks.name_of(path))
 

@@ -7,7 +7,6 @@ after one that does, it names each record that is out of date.
 import contextlib
 import io
 import json
-import linecache
 import os
 import tempfile
 from collections.abc import Iterable, Iterator
@@ -80,7 +79,7 @@ def _stamp_alike(id, recorded, recipe, notebook):
 def _recorded(path):
     """The records that tables show of a notebook's networks."""
     names = {network.name for network in catalogue.networks() if network.notebook == notebooks.name_of(path)}
-    return [record for name, runs in records.by_seed().items() if name in names for record in runs.values()]
+    return [record for name, runs in records.all_seeds().items() if name in names for record in runs.values()]
 
 
 def _to_compare(recorded, traces, seed):
@@ -150,23 +149,11 @@ def trace(path: Path, text: str, seed: int) -> tuple[list[dict], str | None]:
             import torch
 
             torch.set_num_threads(1)
-            run_cells(notebooks.tagged(notebooks.parse(text, path.name), *TRAINING), path.name, seed)
+            notebooks.run_cells(notebooks.tagged(notebooks.parse(text, path.name), *TRAINING), path.name, seed)
         except Exception as raised:  # whatever a cell can raise
             error = f"{type(raised).__name__}: {raised}"
         files = sorted(Path(folder).glob("*.trace.json"))
         return [json.loads(file.read_text(encoding="utf-8")) for file in files], error
-
-
-def run_cells(cells, name: str, seed: int) -> dict:
-    """Execute cells in order, under ``seed`` instead of the one written there; return their variables."""
-    scope = {"__name__": "__main__", "display": lambda *shown: None}
-    for number, cell in enumerate(cells, start=1):
-        file = f"{name}, training cell {number}"
-        linecache.cache[file] = len(cell.source), None, cell.source.splitlines(keepends=True), file  # for its recipe
-        exec(compile(cell.source, file, "exec"), scope)
-        if "parameters" in cell.metadata.get("tags", []):
-            scope |= {"SEED": seed} | {key: None for key in ("CHECKPOINT", "PROFILE") if key in scope}
-    return scope
 
 
 # ---------------------------------------------------------------- what refresh asks
@@ -178,7 +165,7 @@ def not_replayable(path: Path) -> str | None:
     """Why the runs of a notebook's networks under seed 0 cannot be replayed, or None if they can."""
     from .. import checkpoint
 
-    recorded = records.by_seed()
+    recorded = records.all_seeds()
     for network in (each for each in catalogue.networks() if each.notebook == notebooks.name_of(path)):
         record = recorded.get(network.name, {}).get(0)
         if record is None:
