@@ -223,7 +223,7 @@ def verdicts() -> list[Verdict]:
         elif "why" in row:
             found.append(Verdict(row, UNTESTABLE, row["why"]))
         else:
-            needed = row.get("needed", f"{LADDER_SEEDS} seeds of both" if "test" in row else "")
+            needed = row.get("needed", f"{LADDER_SEEDS} seeds with and without" if "test" in row else "")
             found.append(Verdict(row, UNMEASURED, f"It takes: {needed}."))
     return found
 
@@ -257,7 +257,7 @@ def table(exercise: int, found: list[Verdict] | None = None) -> Table:
 def page_text() -> str:
     """The page ``site/claims.md``."""
     found = verdicts()
-    lines = ["# Every claim, answered", "", f"**{counts(found)}**", "",
+    lines = ["# Every claim, examined", "", f"**{counts(found)}**", "",
              "Differences and accuracies come with 95 % intervals over n seeds and over new images. After Holm's",
              "correction, the chance of even one wrong verdict is below 5 %. \"Not decided\" means that the data allow",
              "both answers: it is no evidence that nothing is there. [The claims](../notebooks/claims.ipynb) explains",

@@ -6,7 +6,7 @@ A figure in prose carries a mark: an HTML comment right after the number and its
 
     mark       <!-- = SUBJECT[ - SUBJECT], MEASURE[, STATISTIC] -->
     SUBJECT    lesson N, or the class of a challenge's network, such as Strided
-    MEASURE    test | same measure | published | validation | parameters | epochs
+    MEASURE    test | test loss | same measure | published | validation | parameters | epochs
     STATISTIC  mean (the default) | half-width (of the mean's 95 % interval) | std | n: all over seeds
 
 Accuracies are in percent. The difference of two subjects is taken seed by seed, in percentage points.
@@ -29,7 +29,7 @@ from . import catalogue, claims, notebooks, records
 PRINTED = "printed by "
 NO_BREAK = "\N{NO-BREAK SPACE}"
 MARK = re.compile(r"(?:([+−-]?\d[\d,]*(?:\.\d+)?)((?: ?%| points?)?\*{0,2} ?))?<!-- = (.*?) -->")
-MEASURES = {"test": ("test_accuracy", 100), "same measure": ("augmented_train_accuracy", 100),
+MEASURES = {"test": ("test_accuracy", 100), "test loss": ("test_loss", 1), "same measure": ("augmented_train_accuracy", 100),
             "validation": ("val_accuracy", 100), "parameters": ("parameters", 1), "epochs": ("epochs", 1)}
 LESSONS = {f"lesson {network.lesson}": network.title for network in catalogue.lessons()}
 # How the picture names and draws each measure, and where the name stands: lesson and accuracy.
