@@ -57,7 +57,7 @@ def test_a_full_run_is_saved_and_failures_are_named(project, capfd):
     assert main(["run", "01_good", "02_bad", "03_digits", "--profile", "full", "--save"]) == 1
     out, err = capfd.readouterr()
     assert "ZeroDivisionError" in err and err.splitlines()[-1] == "failed: 02_bad.ipynb, 03_digits.ipynb"
-    assert "done, with seed 5" in out and "95.00 %" in out
+    assert "01_good.ipynb: done in" in out and "95.00 %" in out
 
     # The good one keeps its outputs as a reader sees them, and what other tools keep in it.
     saved = nbformat.read(path, as_version=4)

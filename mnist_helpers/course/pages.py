@@ -29,8 +29,9 @@ from . import catalogue, claims, notebooks, records
 PRINTED = "printed by "
 NO_BREAK = "\N{NO-BREAK SPACE}"
 MARK = re.compile(r"(?:([+−-]?\d[\d,]*(?:\.\d+)?)((?: ?%| points?)?\*{0,2} ?))?<!-- = (.*?) -->")
-MEASURES = {"test": ("test_accuracy", 100), "test loss": ("test_loss", 1), "same measure": ("augmented_train_accuracy", 100),
-            "validation": ("val_accuracy", 100), "parameters": ("parameters", 1), "epochs": ("epochs", 1)}
+MEASURES = {"test": ("test_accuracy", 100), "test loss": ("test_loss", 1),
+            "same measure": ("augmented_train_accuracy", 100), "validation": ("val_accuracy", 100),
+            "parameters": ("parameters", 1), "epochs": ("epochs", 1)}
 LESSONS = {f"lesson {network.lesson}": network.title for network in catalogue.lessons()}
 # How the picture names and draws each measure, and where the name stands: lesson and accuracy.
 NAMES = {"published": ("published, on training images", "x:", 4.75, 98.62),
