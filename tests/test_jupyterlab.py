@@ -22,7 +22,8 @@ QUIET = ["--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "-
 
 # Every code cell has its number, the last one too.
 NUMBERED = """() => {
-    const prompts = [...document.querySelectorAll(".jp-CodeCell .jp-InputPrompt")];
+    const prompts = [...document.querySelectorAll(".jp-CodeCell .jp-InputPrompt")]
+        .filter(prompt => !prompt.closest(".jp-Cell").querySelector(".jp-Placeholder"));  // the set-up is folded
     return prompts.length > 10 && prompts.every(prompt => /\\[\\d+\\]/.test(prompt.textContent)); }"""
 
 pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="no Chromium is installed")
