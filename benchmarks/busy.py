@@ -24,14 +24,13 @@ print(run.history["seconds"][-1] / {steps})
 """
 
 
-def run(repeats=5, cores=None):
+def run(repeats=5):
     """``[{"1 thread, quiet": milliseconds a step, ...}]``, the four of a round one after another."""
-    cores = cores or os.cpu_count()
     rounds = []
     for _ in range(repeats):
         rounds.append({})
         for busy in (False, True):
-            for threads in dict.fromkeys((1, cores)):
+            for threads in dict.fromkeys((1, os.cpu_count())):
                 with busy_program() if busy else contextlib.nullcontext():
                     rounds[-1][name(threads, busy)] = step(threads)
     return rounds

@@ -5,7 +5,6 @@ signal to end). What a command needs is imported when it runs.
 """
 
 import argparse
-import os
 import sys
 from importlib.metadata import PackageNotFoundError, version
 
@@ -141,22 +140,19 @@ def run_notebooks(options) -> int:
 def executions(paths, seed=None, profile="full", threads=None, jobs=None):
     """Yield ``(execution, "[1/7]")`` of each notebook as it is done, ``jobs`` at a time. Of several at once a display
     shows how far they are; of one at a time its output is shown as it comes."""
+    from . import device
     from .course import notebooks, processes
-    from .course.study import side_by_side
+    from .course.study import on_this_machine, side_by_side
 
-    def one_by_one():
-        def announced():
-            for number, path in enumerate(paths, start=1):
-                print(f"\n[{number}/{len(paths)}] {path.name}", flush=True)
-                yield path, seed, profile, True, None, threads
+    def announced():
+        for number, path in enumerate(paths, start=1):
+            print(f"\n[{number}/{len(paths)}] {path.name}", flush=True)
+            yield path, seed, profile, True, None, threads
 
-        for job, execution in processes.each_in_a_process(notebooks.execute, announced()):
-            yield execution or notebooks.Execution(job[0], error=processes.KILLED)
-
-    told = os.environ.get("OMP_NUM_THREADS", "")
-    threads = threads or (int(told) if told.isdigit() and int(told) else 1)
+    threads = threads or device.threads()
     jobs = min(len(paths), jobs or processes.at_once(threads))
-    results = side_by_side(paths, seed, profile, threads, jobs) if jobs > 1 else one_by_one()
+    results = side_by_side(paths, seed, profile, threads, jobs) if jobs > 1 else (
+        on_this_machine(notebooks.execute, announced()))
     for number, execution in enumerate(results, start=1):
         yield execution, f"[{number}/{len(paths)}]"
 
@@ -219,12 +215,14 @@ def study_seeds(options) -> int:
 
 
 def verify_records(options) -> int:
-    from . import data
+    from . import checkpoint, data
     from .course import catalogue, notebooks
     from .course.verify import verify
 
-    names = options.notebooks or dict.fromkeys(network.notebook for network in catalogue.networks())
-    paths = notebooks.find(names)
+    # Experiments are stamped too, also in notebooks without a network of the catalogue.
+    stamped = [stamp["notebook"] for stamp in checkpoint.stamps().values()]
+    names = [network.notebook for network in catalogue.networks()] + stamped
+    paths = notebooks.find(options.notebooks or dict.fromkeys(names))
     data.fetch()
     verdicts = []
     for verdict in verify(paths, options.seeds):

@@ -426,12 +426,15 @@ def network(model, before=None, title=None, input_size=(1, 28, 28)):
     modules and the random states stay as they are. Raises `NetworkError` if a network does not take an image of
     ``input_size``.
     """
-    layers, old = diagram.layers(model, input_size), diagram.layers(before, input_size) if before is not None else []
-    rows = diagram.compared(old, layers) if before is not None else layers
-    left = 78 if before is not None else 0                                                          # points
+    rows = layers = diagram.layers(model, input_size)
+    sums, left, name_before = [("together", diagram.totals(layers), "#222222")], 0, ""                # points
+    if before is not None:
+        old, left, name_before = diagram.layers(before, input_size), 78, type(before).__name__
+        rows = diagram.compared(old, layers)
+        sums.append((f"before: {name_before}", diagram.totals(old), GREY))
     shape = left + 8 + max(6 * len(f"{row.kind}  {row.detail}") for row in rows) + 66                 # right ends
     columns = {"shape": shape, "parameters": shape + 68, "multiplications": shape + 162}
-    lines = len(rows) + (2 if before is not None else 1)
+    lines = len(rows) + len(sums)
     figure, ((axis,),) = _figure(title or type(model).__name__, "", size=((shape + 166) / 72, (lines + 1.9) * 23 / 72))
     axis.set(xlim=(0, shape + 166), ylim=(lines - 0.4, -1.4))
     axis.set_axis_off()
@@ -439,14 +442,13 @@ def network(model, before=None, title=None, input_size=(1, 28, 28)):
     for name, x in columns.items():
         axis.text(x, -1, "output" if name == "shape" else name, ha="right", va="center", color=GREY)
     for y, layer in enumerate(rows):
-        _layer(axis, y, layer, left, columns, diagram.totals(layers))
+        _layer(axis, y, layer, left, columns, totals=sums[0][1])
     axis.axhline(len(rows) - 0.47, color=GREY, linewidth=0.8)
-    for y, name, sums, color in ((0, "together", layers, "#222222"),
-                                 (1, f"before: {type(before).__name__}", old, GREY))[: 1 + (before is not None)]:
-        axis.text(left + 8, len(rows) + y, name, va="center", color=color)
-        for column, value in diagram.totals(sums).items():
-            axis.text(columns[column], len(rows) + y, f"{value:,}", ha="right", va="center", color=color)
-    return _told(figure, diagram.words(rows, type(model).__name__, type(before).__name__ if before is not None else ""))
+    for y, (name, totals, color) in enumerate(sums, start=len(rows)):
+        axis.text(left + 8, y, name, va="center", color=color)
+        for column, value in totals.items():
+            axis.text(columns[column], y, f"{value:,}", ha="right", va="center", color=color)
+    return _told(figure, diagram.words(rows, type(model).__name__, name_before))
 
 
 def _layer(axis, y, layer, left, columns, totals):

@@ -1,6 +1,7 @@
 """The command line on a small project of its own: what runs, what is kept, what ends, what each exit code means."""
 
 import json
+import multiprocessing
 import os
 import shutil
 import signal
@@ -253,7 +254,7 @@ def test_what_still_runs_ends_with_the_command():
         next(results)
         family = psutil.Process().children()
         raise KeyboardInterrupt
-    assert not processes._started and not {each.pid for each in psutil.Process().children()} & {
+    assert not multiprocessing.active_children() and not {each.pid for each in psutil.Process().children()} & {
         each.pid for each in family if each.is_running() and "spawn_main" in " ".join(each.cmdline())}
     results.close()
 

@@ -158,7 +158,7 @@ def names(source):
     return defined, read - defined - set(dir(builtins)) - {"__name__"}
 
 
-@each_training
+@each_notebook
 def test_a_recipe_reads_nothing_that_another_cell_defines(path):
     """Otherwise running the recipe alone would train something else than running the notebook."""
     made_by = {}
@@ -172,7 +172,7 @@ def test_a_recipe_reads_nothing_that_another_cell_defines(path):
         made_by |= dict.fromkeys(defined, kind)
 
 
-@each_training
+@each_notebook
 def test_a_recipe_shows_nothing_and_never_sees_the_test_images(path):
     shows = {"print", "display", "plots", "summary", "evaluate", "record"}
     for cell in tagged(path, "recipe", "experiment"):

@@ -254,9 +254,9 @@ def table(exercise: int, found: list[Verdict] | None = None) -> Table:
                   if each.row["exercise"] == exercise])
 
 
-def page_text() -> str:
+def page_text(found: list[Verdict] | None = None) -> str:
     """The page ``site/claims.md``."""
-    found = verdicts()
+    found = verdicts() if found is None else found
     lines = ["# Every claim, examined", "", f"**{counts(found)}**", "",
              "Differences and accuracies come with 95 % intervals over n seeds and over new images. After Holm's",
              "correction, the chance of even one wrong verdict is below 5 %. \"Not decided\" means that the data allow",

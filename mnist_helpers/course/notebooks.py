@@ -238,22 +238,32 @@ def train(path: Path, seed: int, text: str, threads: int = 1, profile: str = "fu
     """Train what a notebook's recipe trains under ``seed``, and record it, without the notebook's other cells; return
     its `Execution`. To be called in a process of its own."""
     done, started = Execution(path, profile, notebook=text), time.perf_counter()
-    with tempfile.TemporaryDirectory(prefix="mnist-") as temporary, contextlib.redirect_stdout(io.StringIO()):
-        os.environ |= {"MNIST_PROFILE": profile, "MNIST_COLLECT": temporary, "MNIST_CHECK": "1", "MPLBACKEND": "Agg",
-                       "OMP_NUM_THREADS": str(threads), "TQDM_DISABLE": "1"}
+    with tempfile.TemporaryDirectory(prefix="mnist-") as temporary:
         try:
-            import torch
-
-            from .. import cpu
-
-            torch.set_num_threads(threads)
-            cpu.keep_freed_memory()
-            _record(run_cells(tagged(parse(text, path.name), "parameters", "recipe"), path.name, seed), name_of(path))
+            with trained_in(temporary, profile, threads):
+                cells = tagged(parse(text, path.name), "parameters", "recipe")
+                _record(run_cells(cells, path.name, seed), name_of(path))
         except Exception as raised:  # whatever a cell can raise
             done.error = f"{type(raised).__name__}: {raised}"
         done.seconds = time.perf_counter() - started
         _collect(done, Path(temporary))
     return done
+
+
+@contextlib.contextmanager
+def trained_in(folder: str, profile: str, threads: int = 1):
+    """Within it, cells run in this process as in a kernel of the command line, without their output, and leave what
+    they record and keep in a folder. Environment variables stay set: this is for a process of its own."""
+    import torch
+
+    from .. import cpu
+
+    os.environ |= {"MNIST_PROFILE": profile, "MNIST_COLLECT": folder, "MNIST_CHECK": "1", "MPLBACKEND": "Agg",
+                   "OMP_NUM_THREADS": str(threads), "TQDM_DISABLE": "1"}
+    torch.set_num_threads(threads)
+    cpu.keep_freed_memory()
+    with contextlib.redirect_stdout(io.StringIO()):
+        yield
 
 
 def _record(scope, notebook):
@@ -360,7 +370,7 @@ def keep(execution: Execution) -> None:
     copy of another notebook, or if the recipe has changed since.
     """
     from .. import checkpoint, files
-    from . import records, stamps
+    from . import records
 
     if execution.error:
         raise ValueError(f"{execution.path.name} failed, so nothing of it is kept")
@@ -370,33 +380,37 @@ def keep(execution: Execution) -> None:
     recipe = recipe_digest(execution.path)
     if _recipe_digest(parse(execution.notebook)) != recipe:
         raise ValueError(f"{execution.path.name}: its recipe was changed while it ran. Run it again")
-    # A record that is as good as new stays, and so do its weights.
-    there = {record["id"] for record in records.course_records() if stamps.stale(record) is None}
-    recorded = {record["id"]: record for record in execution.records}
+    there, recorded = _up_to_date(), {record["id"]: record for record in execution.records}
     checkpoint.kept_folder().mkdir(parents=True, exist_ok=True)
     for name, content in execution.kept.items():
         id = name.removesuffix(".safetensors")
-        if id not in there:
-            if id not in recorded or recorded[id]["seed"] < records.FIRST_FRESH:  # of fresh seeds the figures suffice
+        if id in recorded and id not in there:
+            if recorded[id]["seed"] < records.FIRST_FRESH:  # of fresh seeds the figures suffice
                 files.replace_file(checkpoint.kept_folder() / name, content)
-            if id in recorded:
-                records.keep(recorded[id], recipe)
-            else:  # of an experiment
-                stamps.stamp(id, trace="recorded", notebook=name_of(execution.path), recipe=recipe)
+            records.keep(recorded[id], recipe)
+    keep_experiments(execution)
 
 
 def keep_experiments(execution: Execution) -> None:
-    """Keep what the experiments of an execution trained, so that the next one replays it; runs that were recorded are
-    left to `keep`."""
+    """Keep what the experiments of an execution trained, so that the next one replays it. Runs that were recorded are
+    for `keep`."""
     from .. import checkpoint, files
     from . import stamps
 
-    recorded, recipe = {record["id"] for record in execution.records}, _recipe_digest(parse(execution.notebook))
+    recorded = {record["id"] for record in execution.records} | _up_to_date()
+    recipe = _recipe_digest(parse(execution.notebook))
     for name, content in execution.kept.items():
         id = name.removesuffix(".safetensors")
         if id not in recorded:
             files.replace_file(checkpoint.kept_folder() / name, content)
             stamps.stamp(id, trace="recorded", notebook=name_of(execution.path), recipe=recipe)
+
+
+def _up_to_date():
+    """The ids of the course's records that are as good as new: they stay, and so do their weights."""
+    from . import records, stamps
+
+    return {record["id"] for record in records.course_records() if stamps.stale(record) is None}
 
 
 def note(execution: Execution) -> None:

@@ -206,13 +206,13 @@ def between(text, name, content):
 
 def pages(find, root=None) -> dict:
     """``{path: text}`` of the README and the pages of ``site/`` as the records have them."""
-    root = root or project_root()
+    root, verdicts = root or project_root(), claims.verdicts()
     tables = {"README.md": {"picture": picture(find), "results": results_table(find),
-                            "claims": f"**Is it true?** [{claims.counts()}](site/claims.md)"},
+                            "claims": f"**Is it true?** [{claims.counts(verdicts)}](site/claims.md)"},
               "site/challenges.md": {"scoreboard": scoreboard(find)}}
     texts = {}
     for path in [root / "README.md", *sorted((root / "site").glob("*.md"))]:
-        text = claims.page_text() if path.name == "claims.md" else path.read_text(encoding="utf-8")
+        text = claims.page_text(verdicts) if path.name == "claims.md" else path.read_text(encoding="utf-8")
         for name, content in tables.get(path.relative_to(root).as_posix(), {}).items():
             text = between(text, name, content)
         texts[path] = figures(text, find)

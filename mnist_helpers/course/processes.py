@@ -14,7 +14,6 @@ GRACE = 5  # seconds to end in after being asked to
 TICK = 1  # seconds
 MEMORY = 1200 * 2**20  # that a notebook takes, in bytes
 CGROUP = Path("/sys/fs/cgroup")
-_started = set()  # the processes that run now
 
 
 def cores() -> int:
@@ -63,7 +62,6 @@ def each_in_a_process(function: Callable, jobs: Iterable[tuple], workers: int = 
                 receiver, sender = context.Pipe(duplex=False)
                 process = context.Process(target=_call, args=(sender, function, job, progress is not None))
                 running[receiver] = job, process
-                _started.add(process)
                 process.start()
                 sender.close()  # the child has its own, and its death is to be noticed
             if not running:
@@ -89,7 +87,6 @@ def each_in_a_process(function: Callable, jobs: Iterable[tuple], workers: int = 
 
 def end(*processes) -> None:
     """End these processes, those that still run, and all that they started."""
-    _started.difference_update(processes)
     alive = [process for process in processes if process.pid and process.is_alive()]
     families = [member for process in alive for member in _descendants(process.pid)]
     for process in alive:  # first all of them: whoever is impatient may interrupt the waiting
@@ -158,6 +155,6 @@ def ended_by_signals() -> Iterator[None]:
     try:
         yield
     finally:
-        end(*_started)
+        end(*multiprocessing.active_children())
         for number, handler in before.items():
             signal.signal(number, handler)

@@ -49,7 +49,8 @@ def study(paths: Iterable[Path], seeds: Iterable[int], workers: int | None = Non
     total = len(paths) * len(seeds)
     print(f"{total} runs, {total - len(todo)} of them done before", flush=True)
     jobs = ((path, seed, path.read_text(encoding="utf-8"), threads) for path, seed in todo)
-    executions = on_dask(jobs, scheduler) if scheduler else on_this_machine(jobs, workers or processes.at_once(threads))
+    executions = on_dask(jobs, scheduler) if scheduler else (
+        on_this_machine(notebooks.train, jobs, workers or processes.at_once(threads)))
     with tqdm(total=total, initial=total - len(todo), unit="run") as bar:
         for execution in executions:
             if not execution.error:
@@ -61,9 +62,10 @@ def study(paths: Iterable[Path], seeds: Iterable[int], workers: int | None = Non
             yield execution
 
 
-def on_this_machine(jobs, workers):
-    """Executions as they are done, each in a process of its own, ``workers`` at a time."""
-    for job, execution in processes.each_in_a_process(notebooks.train, jobs, workers):
+def on_this_machine(function, jobs, workers=1, progress=None):
+    """The executions that ``function`` returns of jobs ``(path, ...)``, as they are done, each in a process of its own,
+    ``workers`` at a time; see `processes.each_in_a_process`."""
+    for job, execution in processes.each_in_a_process(function, jobs, workers, progress):
         yield execution or notebooks.Execution(job[0], error=processes.KILLED)
 
 
@@ -129,10 +131,8 @@ def side_by_side(paths: Iterable[Path], seed: int | None, profile: str, threads:
             yield path, seed, profile, False, None, threads
 
     try:
-        results = processes.each_in_a_process(notebooks.execute, jobs(), workers, display.tell)
-        for (path, *_), execution in results:
-            execution = execution or notebooks.Execution(path, error=processes.KILLED)
-            display.finish(path, execution.seconds)
+        for execution in on_this_machine(notebooks.execute, jobs(), workers, display.tell):
+            display.finish(execution.path, execution.seconds)
             yield execution
     finally:
         display.close()

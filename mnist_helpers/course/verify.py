@@ -4,10 +4,7 @@ After a change of the package that changes no training, this puts a new stamp on
 after one that does, it names each record that is out of date.
 """
 
-import contextlib
-import io
 import json
-import os
 import tempfile
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
@@ -141,15 +138,11 @@ def trace(path: Path, text: str, seed: int) -> tuple[list[dict], str | None]:
     Returns what each call of `fit` did (``id``, ``card``, ``losses``), and what went wrong or None. To be called in a
     process of its own.
     """
-    with tempfile.TemporaryDirectory(prefix="mnist-") as folder, contextlib.redirect_stdout(io.StringIO()):
-        os.environ |= {"MNIST_PROFILE": "trace", "MNIST_COLLECT": folder, "OMP_NUM_THREADS": "1", "TQDM_DISABLE": "1",
-                       "MPLBACKEND": "Agg", **notebooks.KEEP_FREED_MEMORY}
-        error = None
+    error = None
+    with tempfile.TemporaryDirectory(prefix="mnist-") as folder:
         try:
-            import torch
-
-            torch.set_num_threads(1)
-            notebooks.run_cells(notebooks.tagged(notebooks.parse(text, path.name), *TRAINING), path.name, seed)
+            with notebooks.trained_in(folder, "trace"):
+                notebooks.run_cells(notebooks.tagged(notebooks.parse(text, path.name), *TRAINING), path.name, seed)
         except Exception as raised:  # whatever a cell can raise
             error = f"{type(raised).__name__}: {raised}"
         files = sorted(Path(folder).glob("*.trace.json"))
