@@ -3,6 +3,7 @@
     python tests/project.py FOLDER ARGUMENT...      its command line, in a process to be killed
 """
 
+import signal
 import sys
 from pathlib import Path
 
@@ -75,5 +76,9 @@ def settle(folder, replace=setattr):
 if __name__ == "__main__":
     from mnist_helpers.__main__ import main
 
+    # As from a terminal, whatever the tests were started from: nohup and background shells ignore these two.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    if hasattr(signal, "SIGHUP"):
+        signal.signal(signal.SIGHUP, signal.SIG_DFL)
     settle(Path(sys.argv[1]))
     sys.exit(main(sys.argv[2:]))
