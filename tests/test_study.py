@@ -140,3 +140,14 @@ def test_of_fresh_seeds_the_weights_are_not_kept(project, monkeypatch):
                                            kept={f"{made['id']}.safetensors": b"weights"}))
     assert [seed for _, seed in recorded(project)] == [1, 100]
     assert [file.name for file in checkpoint.kept_folder().iterdir()] == ["Good-s1-0.safetensors"]
+
+
+@pytest.mark.parametrize(("tag", "kept"), [("experiment", True), ("figure", False)])
+def test_only_what_a_tagged_cell_trained_is_kept(project, monkeypatch, tag, kept):
+    """A lesson that compares its own loop with `fit`, bit for bit, must train both wherever it runs."""
+    small.settle(project, monkeypatch.setattr)
+    checkpoint.kept_folder().mkdir(parents=True)
+    path = small.write(project / "notebooks" / "05_other.ipynb", small.cell("train()", tag))
+    notebooks.keep_experiments(notebooks.Execution(path, notebook=path.read_text(encoding="utf-8"),
+                                                   kept={"Other-s0-0.safetensors": b"weights"}))
+    assert (checkpoint.kept_folder() / "Other-s0-0.safetensors").exists() == kept

@@ -393,9 +393,12 @@ def keep(execution: Execution) -> None:
 
 def keep_experiments(execution: Execution) -> None:
     """Keep what the experiments of an execution trained, so that the next one replays it. Runs that were recorded are
-    for `keep`."""
+    for `keep`; what no cell tagged ``recipe`` or ``experiment`` trained is trained anew each time."""
     from .. import checkpoint, files
     from . import stamps
+
+    if not tagged(parse(execution.notebook), "recipe", "experiment"):
+        return
 
     recorded = {record["id"] for record in execution.records} | _up_to_date()
     recipe = _recipe_digest(parse(execution.notebook))
