@@ -159,6 +159,15 @@ def ladder() -> dict[str, dict[int, dict]]:
     return found
 
 
+def variants() -> dict[str, dict[int, dict]]:
+    """``{"DoubleNorm, no norms": {seed: record}}`` of ``results/variants.jsonl``, without runs that diverged."""
+    found, file = {}, project_root() / "results" / "variants.jsonl"
+    for record in files.read_records(file, {"variant", "seed", "val_accuracy"}):
+        if record["val_accuracy"] is not None:
+            found.setdefault(record["variant"], {})[record["seed"]] = record
+    return found
+
+
 def measure(test: dict, runs: dict) -> Estimate | None:
     """The `Estimate` of a row's ``test``; None where the runs ``{name: {seed: record}}`` do not suffice."""
     key, images, b = MEASURES[test["measure"]], IMAGES[test["measure"]], test["b"]
@@ -204,7 +213,7 @@ def _found(test, estimate):
 
 def verdicts() -> list[Verdict]:
     """Every claim with its verdict, in the order of the file, by the records as they are now."""
-    runs = records.by_seed() | ladder()
+    runs = records.by_seed() | ladder() | variants()
     measured = {index: measure(row["test"], runs) for index, row in enumerate(read()) if "test" in row}
     tested = {index: estimate for index, estimate in measured.items() if estimate}
     rules = {index: (read()[index]["test"]["says"], read()[index]["test"]["matters"]) for index in tested}
