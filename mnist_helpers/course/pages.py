@@ -24,7 +24,7 @@ from PIL import Image
 from ..data import project_root
 from ..files import replace_file
 from ..stats import mean_over_seeds
-from . import catalogue, claims, notebooks, records
+from . import catalogue, claims, explain, notebooks, records, stills
 
 PRINTED = "printed by "
 NO_BREAK = "\N{NO-BREAK SPACE}"
@@ -209,7 +209,8 @@ def pages(find, root=None) -> dict:
     root, verdicts = root or project_root(), claims.verdicts()
     tables = {"README.md": {"picture": picture(find), "results": results_table(find),
                             "claims": f"**Is it true?** [{claims.counts(verdicts)}](site/claims.md)"},
-              "site/challenges.md": {"scoreboard": scoreboard(find)}}
+              "site/challenges.md": {"scoreboard": scoreboard(find)},
+              "site/explanations.md": explain.findings()}
     texts = {}
     for path in [root / "README.md", *sorted((root / "site").glob("*.md"))]:
         text = claims.page_text(verdicts) if path.name == "claims.md" else path.read_text(encoding="utf-8")
@@ -243,3 +244,4 @@ def write_pages() -> None:
             file = io.BytesIO()
             three_measures(find, *colors).savefig(file, format="png", dpi=150, metadata={"Description": shown(find)})
             replace_file(root / name, file.getvalue())
+    stills.write()
