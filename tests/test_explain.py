@@ -9,7 +9,7 @@ import torch.nn.functional as F
 from PIL import Image
 from test_jupyterlab import CHROMIUM, QUIET
 
-from mnist_helpers.course import catalogue, explain, notebooks, records, stills
+from mnist_helpers.course import catalogue, explain, notebooks, pieces, records
 
 TYPES = {".js": "text/javascript", ".css": "text/css", ".json": "application/json"}
 MOUNT = """async (name) => {
@@ -48,7 +48,7 @@ def page(browser, data):
         if ending == "json" and piece in data:
             body = json.dumps(data[piece])
         elif ending == "widget.js":
-            body = stills.source(piece)
+            body = pieces.source(piece)
         elif (explain.folder() / name).is_file():
             body = (explain.folder() / name).read_text(encoding="utf-8")
         else:
@@ -105,15 +105,15 @@ def test_a_piece_in_a_notebook_is_the_same_module(page, data):
 
 
 def test_a_notebook_without_a_kernel_shows_the_picture():
-    bundle, metadata = stills.widget("kernel_editor")._repr_mimebundle_()
+    bundle, metadata = pieces.widget("kernel_editor")._repr_mimebundle_()
     assert bundle["image/png"] and metadata["image/png"]["alt"] == bundle["text/plain"]
     assert "application/vnd.jupyter.widget-view+json" in bundle
 
 
-@pytest.mark.parametrize("name", stills.STILLS)
+@pytest.mark.parametrize("name", pieces.STILLS)
 def test_the_committed_pictures_are_up_to_date(name):
     shown = Image.open(explain.folder() / f"{name}.png").info["Description"]
-    assert shown == stills.still(name).alt, "python -m mnist_helpers table --write"
+    assert shown == pieces.still(name).alt, "python -m mnist_helpers table --write"
 
 
 def test_the_digits_are_validation_images(mnist_root):
@@ -208,15 +208,15 @@ def test_a_receptive_field_has_a_gradient_and_nothing_else_has(page, data, monke
 
 def test_batch_norm_is_pytorchs(page):
     page.evaluate(MOUNT, "batch_norm")
-    page.get_by_label("Channel").select_option("13")
+    page.get_by_label("Channel").select_option("8")
     pressed(page.get_by_label("Shift"), *["ArrowRight"] * 10)
     pressed(page.get_by_label("Scale"), *["ArrowLeft"] * 6)
-    model, given = notebooks.trained("Under20K").double(), []
-    model.norm2.register_forward_hook(lambda layer, inputs, output: given.append(inputs[0][:, 13:14]))
+    model, given = notebooks.trained("BatchNorm").double(), []
+    model.norm2.register_forward_hook(lambda layer, inputs, output: given.append(inputs[0][:, 8:9]))
     with torch.no_grad():
         model(((explain.digits() / 255 - 0.1307) / 0.3081)[:, None].double())
         moved = given[0] * 10**-0.3 + 2.5
-        normed = F.batch_norm(moved, None, None, model.norm2.weight[13:14], model.norm2.bias[13:14], training=True)
+        normed = F.batch_norm(moved, None, None, model.norm2.weight[8:9], model.norm2.bias[8:9], training=True)
     without, with_norm = (torch.tensor(list(each.values()) if isinstance(each, dict) else each, dtype=torch.float64)
                           for each in page.evaluate("piece.outputs().map(each => [...each])"))
     assert torch.allclose(without, moved.flatten(), atol=1e-4)

@@ -2,7 +2,7 @@
 records, and ten digits.
 
 Each piece has a function here, named as its JavaScript module, that returns its data; `write` puts them beside the
-modules. `findings` are what the page says of them. Their pictures are drawn by `stills`.
+modules. `findings` are what the page says of them. Their pictures are drawn by `pieces`.
 """
 
 import base64
@@ -20,7 +20,8 @@ from ..files import replace_file
 from ..stats import mean_over_seeds, paired_difference
 from . import catalogue, notebooks, records
 
-NETWORK = "Under20K"  # whose kernels, layers and batch norm are shown
+NETWORK = "Under20K"  # whose kernels are shown
+NORMED = "BatchNorm"  # whose second batch norm is shown
 SEVEN = 7  # the digit to begin with
 BY_HAND = {
     "upper edges": [-1, -1, -1, 0, 0, 0, 1, 1, 1],
@@ -31,7 +32,7 @@ BY_HAND = {
     "copy": [0, 0, 0, 0, 1, 0, 0, 0, 0],
 }
 REACHES = ("Under20K", "FewerParameters")  # whose layers are shown by what their units see
-CHANNELS = (5, 13, 0, 9)  # of the second batch norm of `NETWORK`
+CHANNELS = (13, 8, 7, 2)  # of that batch norm
 PAIRS = (("TwentyEpochs", "Under20K"), ("BatchNorm", "Under20K"), ("Under20K", "DropoutBeforeTheClassifier"),
          ("TwentyEpochs", "DropoutBeforeTheClassifier"), ("Under20K", "DropoutEverywhere"),
          ("Baseline", "FewerParameters"))
@@ -129,8 +130,8 @@ def receptive_field() -> dict:
 
 @functools.cache
 def _second_norm():
-    """The second batch norm of `NETWORK`, and what the ten digits give it, float32 ``(10, 16, 14, 14)``."""
-    model, given = notebooks.trained(NETWORK), []
+    """The second batch norm of `NORMED`, and what the ten digits give it, float32 ``(10, 16, 14, 14)``."""
+    model, given = notebooks.trained(NORMED), []
     model.norm2.register_forward_hook(lambda layer, inputs, output: given.append(inputs[0]))
     with torch.no_grad():
         model(normalize(digits())[:, None])
@@ -138,7 +139,7 @@ def _second_norm():
 
 
 def batch_norm() -> dict:
-    """What a few channels of ten digits' maps hold before a batch norm of `NETWORK`, and its weights."""
+    """What a few channels of ten digits' maps hold before a batch norm of `NORMED`, and its weights."""
     norm, given = _second_norm()
     channels = [{"name": str(channel), "values": _bytes(given[:, channel]), "weight": norm.weight[channel].item(),
                  "bias": norm.bias[channel].item()} for channel in CHANNELS]

@@ -24,7 +24,7 @@ from PIL import Image
 from ..data import project_root
 from ..files import replace_file
 from ..stats import mean_over_seeds
-from . import catalogue, claims, explain, notebooks, records, stills
+from . import catalogue, claims, explain, notebooks, pieces, records
 
 PRINTED = "printed by "
 NO_BREAK = "\N{NO-BREAK SPACE}"
@@ -244,4 +244,4 @@ def write_pages() -> None:
             file = io.BytesIO()
             three_measures(find, *colors).savefig(file, format="png", dpi=150, metadata={"Description": shown(find)})
             replace_file(root / name, file.getvalue())
-    stills.write()
+    pieces.write()

@@ -118,7 +118,7 @@ export function mount(element, data) {
     cells.forEach(({ box, input }, i) => {
       input.value = written(weights[i]);
       input.setAttribute("aria-valuenow", weights[i]);
-      box.style.setProperty("--share", `${Math.min(18 * Math.abs(weights[i]), 36)}%`);
+      box.style.setProperty("--share", `${weights[i] && Math.min(8 + 20 * Math.abs(weights[i]), 45)}%`);
       box.dataset.sign = Math.sign(weights[i]);
     });
     const total = weights.reduce((a, b) => a + b, 0);
