@@ -7,7 +7,9 @@ signal to end). What a command needs is imported when it runs.
 import argparse
 import sys
 from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
 
+ROOT = Path(__file__).resolve().parents[1]
 INSTALL = "run `pip install -r requirements.txt` in the course's folder, with the Python that runs this"
 LESSONS, EXAMPLE = "by default the seven lessons", "such as 03_twenty_epochs"
 JOBS = "notebooks at once (default: as many as cores and free memory allow)"
@@ -55,10 +57,11 @@ def parser() -> argparse.ArgumentParser:
                        help="and write them, and every marked figure, into the pages and notebooks")
     command("data", fetch_data, "download MNIST if need be, and verify it (seconds; 12 MB)")
     command("doctor", check_machine, "check Python, packages, device, data, Jupyter and address (seconds)")
-    publish = command("publish", stamp_address, "stamp the course's address into badges and set-up cells (a second)")
+    publish = command("publish", publish_copies, "commit copies with the course's address, for Colab, to the branch "
+                      "published (seconds)")
     publish.add_argument("repository", metavar="OWNER/NAME", nargs="?", help="or its https or ssh address; by default "
                          "the one that git calls origin")
-    publish.add_argument("--branch", default="main")
+    publish.add_argument("--commit", default="HEAD", help="what to publish (default: HEAD)")
     return main
 
 
@@ -70,12 +73,14 @@ def _version():
 
 
 def main(arguments=None) -> int:
-    options = parser().parse_args(arguments)
+    options, errors = parser().parse_args(arguments), (ValueError, OSError, LookupError)
     try:
-        if options.function is check_machine:  # which is to tell what else is missing
-            return check_machine(options)
-        from . import data
+        if options.function in STANDARD_LIBRARY:
+            return options.function(options)
         from .course.processes import ended_by_signals
+        from .data import DataError
+
+        errors += (DataError,)
 
         with ended_by_signals():
             return options.function(options)
@@ -86,7 +91,7 @@ def main(arguments=None) -> int:
     except KeyboardInterrupt:
         return fail("interrupted", 130)
     except Exception as error:
-        if isinstance(error, ValueError | OSError | LookupError | data.DataError) and str(error):
+        if isinstance(error, errors) and str(error):
             return fail(error, 1)
         raise
 
@@ -294,13 +299,16 @@ def check_machine(options) -> int:
     return 0 if doctor.report() else 1
 
 
-def stamp_address(options) -> int:
-    from . import data
-    from .course.publish import publish
+def publish_copies(options) -> int:
+    from .course import publish
 
-    for path in publish(options.repository, options.branch):
-        print(path.relative_to(data.project_root()))
+    made = publish.publish(ROOT, options.repository, options.commit)
+    print(f"{made[:10]}: git push origin {publish.BRANCH}" if made else f"{publish.BRANCH} has these files already")
     return 0
+
+
+# Commands that start where torch is missing or broken: to say so, to bring the course up to date, in a workflow.
+STANDARD_LIBRARY = (check_machine, publish_copies)
 
 
 if __name__ == "__main__":

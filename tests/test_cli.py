@@ -21,7 +21,7 @@ import mnist_helpers as mh
 from mnist_helpers import __main__ as command
 from mnist_helpers import data, files
 from mnist_helpers.__main__ import main
-from mnist_helpers.course import doctor, notebooks, processes, publish, records, study
+from mnist_helpers.course import doctor, notebooks, processes, records, study
 
 ROOT = Path(__file__).parents[1]
 
@@ -407,13 +407,13 @@ def test_doctor_names_what_is_wrong_and_the_remedy(project, monkeypatch):
 @pytest.mark.parametrize("root", ["~nosuchuser/x", "unreadable"])
 def test_doctor_reaches_its_end_whatever_is_broken(project, monkeypatch, root):
     monkeypatch.undo()
-    monkeypatch.setattr(data, "project_root", lambda: project)  # without requirements, address and kernel
+    monkeypatch.setattr(data, "project_root", lambda: project)  # without requirements and kernel
     monkeypatch.setenv("MNIST_ROOT", root)
     monkeypatch.setattr("jupyter_client.kernelspec.KernelSpecManager.get_kernel_spec", lambda *_: 1 / 0)
     monkeypatch.setattr(sys, "version_info", (3, 14, 0))
     found = findings()
-    assert found["Python"][0] is True and list(found)[-1] == "address"
-    assert not any(found[name][0] for name in ("packages", "MNIST", "kernel", "address"))
+    assert found["Python"][0] is True and list(found)[-1] == "kernel"
+    assert not any(found[name][0] for name in ("packages", "MNIST", "kernel"))
     assert main(["doctor"]) == 1
 
 
@@ -453,65 +453,3 @@ def test_doctors_remedy_for_a_shadowing_kernel_cures(tmp_path, monkeypatch):
 
 def test_doctor_is_content_with_this_machine(mnist_root, capsys):
     assert main(["doctor"]) == 0, capsys.readouterr().out
-
-
-# ---------------------------------------------------------------- publish
-
-
-@pytest.fixture
-def stamped(project):
-    """The project with files of the course that bear its address."""
-    names = ["pyproject.toml", "README.md", "notebooks/01_baseline.ipynb", "notebooks/reading_the_numbers.ipynb"]
-    for name in names:
-        (project / name).write_text((ROOT / name).read_text(encoding="utf-8"), encoding="utf-8")
-    return [project / name for name in names]
-
-
-def test_publish_stamps_every_address_and_keeps_the_outputs(stamped, capsys):
-    before = notebooks.read(stamped[2])
-    assert main(["publish", "git@github.com:some-one/my.course.git", "--branch", "autumn"]) == 0
-    assert notebooks.repository() == "some-one/my.course"
-    after = notebooks.read(stamped[2])
-    assert "github/some-one/my.course/blob/autumn/notebooks/01_baseline.ipynb" in after.cells[0].source
-    setup = notebooks.tagged(after, "setup")[0].source
-    assert '"--branch", "autumn"' in setup and '"https://github.com/some-one/my.course"' in setup
-    assert notebooks.code_digest(after) == notebooks.code_digest(before)
-    assert not any("OWNER/mnist-course" in path.read_text(encoding="utf-8") for path in stamped)
-    capsys.readouterr()
-    assert main(["publish", "some-one/my.course", "--branch", "autumn"]) == 0
-    assert capsys.readouterr().out == "", "a second time changes nothing"
-
-
-@pytest.mark.parametrize("written", [1, 2, 3])
-def test_an_interrupted_publish_is_finished_under_another_name(stamped, monkeypatch, written):
-    replace, calls = files.replace_file, []
-
-    def fails(path, content):
-        calls.append(path)
-        if len(calls) == written + 1:
-            raise OSError("no space left")
-        replace(path, content)
-
-    monkeypatch.setattr(files, "replace_file", fails)
-    assert main(["publish", "some-one/first"]) == 1
-    assert main(["publish", "another/second"]) == 0
-    assert not any(old in path.read_text(encoding="utf-8") for path in stamped for old in ("some-one", "OWNER/mnist"))
-
-
-def test_addresses_are_taken_as_people_copy_them():
-    for address in ("a-b/c.d", "https://github.com/a-b/c.d", "https://github.com/a-b/c.d.git", "http://github.com/a-b/c.d/",
-                    "git@github.com:a-b/c.d.git", "ssh://git@github.com/a-b/c.d.git", "https://me:x@github.com/a-b/c.d"):
-        assert publish.parsed(address) == "a-b/c.d"
-    for address in ("OWNER/mnist-course", "../..", "-a/-b", "a-/b", "a--b/c", "a/..", "a", "a/b/c", "a b/c", "ä/b", "",
-                    "https://example.com/a/b", "a" * 40 + "/b", "a/b;c"):
-        with pytest.raises(ValueError):
-            publish.parsed(address)
-
-
-def test_publish_takes_gits_origin_and_refuses_odd_branches(stamped, monkeypatch):
-    subprocess.run(["git", "init", "-q"], cwd=stamped[0].parent, check=True)
-    assert main(["publish"]) == 1, "there is no origin"
-    subprocess.run(["git", "remote", "add", "origin", "https://github.com/x/y.git"], cwd=stamped[0].parent, check=True)
-    for branch in ("-a", "a..b", "a b", "a/", ""):
-        assert main(["publish", f"--branch={branch}"]) == 1
-    assert main(["publish"]) == 0 and notebooks.repository() == "x/y"

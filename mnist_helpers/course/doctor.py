@@ -29,15 +29,14 @@ def requirements() -> list:
 
 
 def checks() -> Iterator[tuple[str, bool | None, str, str]]:
-    """Yield ``(name, ok, finding, remedy)`` for Python, each package, the device, its threads, the data, the kernel and
-    the address.
+    """Yield ``(name, ok, finding, remedy)`` for Python, each package, the device, its threads, the data and the kernel.
 
     ``ok`` is None for what may be as it is, but should be known.
     """
     yield _python()
     yield from _each("packages", _packages)
     for name, check in (("torchvision", _torchvision_loads), ("device", _device), ("threads", _threads),
-                        ("MNIST", _data), ("kernel", _kernel), ("address", _address)):
+                        ("MNIST", _data), ("kernel", _kernel)):
         yield from _each(name, lambda name=name, check=check: [(name, *check())])
 
 
@@ -179,15 +178,6 @@ def _kernel_remedy():
     elif found.parts[-2:] == ("share", "jupyter"):
         where = f'--prefix "{found.parents[1]}"'
     return f'"{sys.executable}" -m ipykernel install {where}'
-
-
-def _address():
-    from . import notebooks, publish
-
-    address = notebooks.repository()
-    if address.startswith(publish.PLACEHOLDER + "/"):
-        return None, f"{address} is a placeholder: badges lead nowhere", "python -m mnist_helpers publish OWNER/NAME"
-    return True, f"https://github.com/{address}", ""
 
 
 def report() -> bool:

@@ -131,7 +131,7 @@ def _recipe_digest(notebook):
 def code_digest(notebook) -> str:
     """The digest of every code cell, without comments, spaces and docstrings: outputs belong to the code that has it.
 
-    The cell tagged ``setup`` is left out, since it holds the repository's address, which a fork changes.
+    The cell tagged ``setup`` is left out, since a published copy has its address and release there.
     """
     from ..recipe import syntax
 

@@ -1,19 +1,28 @@
-"""The course's address on GitHub, stamped into badges, set-up cells and pyproject.toml."""
+"""Copies of the course that bear its address on GitHub, on a branch of their own: ``published``.
 
+The main branch bears no address but a placeholder, so that a fork can take in changes without a conflict. What a reader
+opens on Colab is the copy: buttons above the notebook's title, and a set-up cell that brings the package of the very
+release. All is done with git and Python's standard library, on git's objects: no file of the checkout changes.
+"""
+
+import json
+import os
 import re
 import subprocess
+import tempfile
+import tomllib
 from pathlib import Path
-
-from . import notebooks
 
 ADDRESS = re.compile(r"(?:https?://(?:[^@/]+@)?(?:www\.)?github\.com/|(?:ssh://)?git@github\.com[:/])?"
                      r"([^/\s:]+)/([^/\s:]+?)(?:\.git)?/?")
 # What GitHub takes: letters, digits and single hyphens inside; names of repositories have dots and underscores, too.
 OWNER = re.compile(r"(?=.{1,39}$)[A-Za-z0-9]+(-[A-Za-z0-9]+)*")
 NAME = re.compile(r"(?!\.{1,2}$)(?!-)[\w.-]{1,100}", re.ASCII)
-BRANCH = re.compile(r"(?![-/.])(?!.*(\.\.|//|\.lock$|[/.]$))[\w./-]+", re.ASCII)
-PLACEHOLDER = "OWNER"
-BADGE = re.compile(r"colab\.research\.google\.com/github/([\w.-]+/[\w.-]+)/blob/[\w./-]+?/notebooks/")
+PLACEHOLDER, BRANCH = "OWNER", "published"
+# The buttons above the title of a notebook at ``path``.
+BUTTONS = ("[![Open in Colab](https://colab.research.google.com/assets/colab-badge.svg)]"
+           "(https://colab.research.google.com/github/{address}/blob/{branch}/{path})",)
+RELEASE = re.compile(r'(?<=\\"--branch\\", \\")[\w./-]+(?=\\")')  # in the set-up cell, as JSON has it
 
 
 def parsed(address: str) -> str:
@@ -28,38 +37,72 @@ def parsed(address: str) -> str:
     return f"{owner}/{name}"
 
 
-def origin() -> str:
+def git(root: Path, *arguments: str, text: str | None = None, **settings: str) -> str:
+    """What git prints, in the folder ``root``, without white space around it. Raises `ValueError` with what it says."""
+    try:
+        done = subprocess.run(["git", *arguments], cwd=root, input=text, env=os.environ | settings, capture_output=True,
+                              encoding="utf-8")
+    except OSError as error:
+        raise ValueError(f"git does not run: {error}") from error
+    if done.returncode:
+        raise ValueError(f"git {arguments[0]}: {done.stderr.strip() or done.stdout.strip()}")
+    return done.stdout.strip()
+
+
+def origin(root: Path) -> str:
     """The address that git fetches this checkout from. Raises `ValueError` if there is none."""
     try:
-        return subprocess.run(["git", "remote", "get-url", "origin"], cwd=notebooks.folder().parent, check=True,
-                              capture_output=True, text=True).stdout.strip()
-    except (OSError, subprocess.CalledProcessError) as error:
+        return git(root, "remote", "get-url", "origin")
+    except ValueError as error:
         raise ValueError("git knows no origin of this folder: give the address, OWNER/NAME") from error
 
 
-def publish(address: str | None = None, branch: str = "main") -> list[Path]:
-    """Stamp an address (by default `origin`) and a branch wherever the course's own stands; return the changed files.
+def publish(root: Path, address: str | None = None, commit: str = "HEAD") -> str | None:
+    """Commit the course as ``commit`` has it, with an address (by default `origin`), to the branch `BRANCH` of the
+    repository in ``root``. Return the new commit, or None if the branch has these very files already.
 
-    All new contents are made before the first is written. Whoever is interrupted while they are written calls it again,
-    with this address or another one. Raises `ValueError` for an address or branch that cannot be.
+    Set-up cells bring the release: the newest tag ``v...`` of this commit, or the branch where there is none. Raises
+    `ValueError` for what is no address, or what git refuses.
     """
-    from .. import files
+    new, source = parsed(address or origin(root)), git(root, "rev-parse", f"{commit}^{{commit}}")
+    tags = git(root, "tag", "--points-at", source, "--list", "v*", "--sort=version:refname").split()
+    old = tomllib.loads(git(root, "show", f"{source}:pyproject.toml"))["project"]["urls"]["repository"]
+    files = git(root, "ls-tree", "-r", "--name-only", "-z", source).split("\0")
+    with tempfile.TemporaryDirectory() as folder:
+        index = {"GIT_INDEX_FILE": str(Path(folder) / "index")}
+        git(root, "read-tree", source, **index)
+        # Without the workflows: they are for the main branch, and GitHub lets no workflow push one.
+        git(root, "rm", "-r", "--cached", "--quiet", "--ignore-unmatch", ".github", **index)
+        for path in files:
+            if path.endswith(".ipynb") or path in ("pyproject.toml", "README.md"):
+                text = git(root, "show", f"{source}:{path}") + "\n"
+                blob = git(root, "hash-object", "-w", "--stdin",
+                           text=stamped(path, text, old, new, tags[-1] if tags else BRANCH))
+                git(root, "update-index", "--cacheinfo", f"100644,{blob},{path}", **index)
+        tree = git(root, "write-tree", **index)
+    known = git(root, "for-each-ref", "--format=%(objectname)", f"refs/heads/{BRANCH}", f"refs/remotes/origin/{BRANCH}")
+    before = known.split()[:1]
+    if before and git(root, "rev-parse", f"{before[0]}^{{tree}}") == tree:
+        git(root, "update-ref", f"refs/heads/{BRANCH}", before[0])
+        return None
+    message = f"{tags[-1] if tags else source[:10]}, for https://github.com/{new}"
+    # In the name of who made the commit: so that a workflow needs none.
+    name, email = git(root, "show", "--no-patch", "--format=%an%n%ae", source).split("\n")
+    made = git(root, "commit-tree", tree, "-m", message, *(part for parent in before for part in ("-p", parent)),
+               GIT_AUTHOR_NAME=name, GIT_AUTHOR_EMAIL=email, GIT_COMMITTER_NAME=name, GIT_COMMITTER_EMAIL=email)
+    git(root, "update-ref", f"refs/heads/{BRANCH}", made)
+    return made
 
-    new = parsed(address or origin())
-    if not BRANCH.fullmatch(branch):
-        raise ValueError(f"{branch!r} is no name of a branch")
-    root, contents = notebooks.folder().parent, {}
-    # Notebooks last: an interrupted call leaves older addresses too, and then one of them has it in its badge.
-    texts = {path: path.read_text(encoding="utf-8") for path in
-             (root / "pyproject.toml", root / "README.md", *notebooks.every())}
-    known = {notebooks.repository()} | {match[1] for text in texts.values() for match in BADGE.finditer(text)}
-    ours = re.compile(rf"https://github\.com/(?:{'|'.join(map(re.escape, sorted(known)))})(?=\.git\b|(?![\w-]|\.\w))")
-    for path, before in texts.items():
-        after = BADGE.sub(f"colab.research.google.com/github/{new}/blob/{branch}/notebooks/", before)
-        after = ours.sub(f"https://github.com/{new}", after)
-        after = re.sub(r'\\"--branch\\", \\"[\w./-]+\\"', f'\\\\"--branch\\\\", \\\\"{branch}\\\\"', after)
-        if after != before:
-            contents[path] = after
-    for path, content in contents.items():
-        files.replace_file(path, content)
-    return list(contents)
+
+def stamped(path: str, text: str, old: str, new: str, release: str) -> str:
+    """The text of a file of the course with an address in place of ``old``; of a notebook, with its buttons, and with
+    ``release`` as what its set-up cell brings."""
+    text = re.sub(rf"{re.escape(old)}(?=\.git\b|(?![\w-]|\.\w))", f"https://github.com/{new}", text)
+    if not path.endswith(".ipynb"):
+        return text
+    notebook = json.loads(RELEASE.sub(release, text))
+    first = notebook["cells"][0]
+    if first["cell_type"] == "markdown":
+        buttons = " ".join(button.format(address=new, branch=BRANCH, path=path) for button in BUTTONS)
+        first["source"] = [f"{buttons}\n", "\n", *"".join(first["source"]).splitlines(keepends=True)]
+    return json.dumps(notebook, ensure_ascii=False, indent=1) + "\n"
