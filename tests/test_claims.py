@@ -102,3 +102,14 @@ def test_each_claim_has_a_verdict_and_they_add_up():
 
 def test_the_page_is_what_the_function_writes():
     assert (project_root() / "site" / "claims.md").read_text(encoding="utf-8") == claims.page_text()
+
+
+def test_a_mean_over_runs_settles_a_count():
+    runs = {"A": {seed: {"train_loss": 0.4 + seed / 10, "val_curve": [0.9, 0.8, 0.8, 0.95, 0.94]} for seed in range(5)}}
+    count = {"a": "A", "measure": "training loss of the epoch", "says": "about", "b": 0.5, "within": 0.1}
+    assert claims._counted(count, runs) == (claims.HOLDS, "0.6 training loss of the epoch, mean of 5 runs")
+    assert claims._counted(count | {"b": 0.4}, runs)[0] == claims.NOT
+    falls = count | {"measure": "falls of the validation curve", "says": "below", "b": 2}
+    assert claims._counted(falls, runs) == (claims.NOT, "2.0 falls of the validation curve, mean of 5 runs")
+    del runs["A"][0]
+    assert claims._counted(count, runs)[0] == claims.UNMEASURED

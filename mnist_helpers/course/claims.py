@@ -4,6 +4,7 @@ Verdicts follow from `decide` alone. Two kinds of chance count: seeds and test i
 """
 
 import functools
+import itertools
 import tomllib
 from collections import Counter
 from dataclasses import dataclass
@@ -195,12 +196,27 @@ def _pair(a, b, measured, images):
     return sum(run[MEASURES[measured]] * (1 - run[MEASURES[measured]]) for run in (a, b)) / images
 
 
-def _counted(count):
-    """``(verdict, found)`` of a claim that arithmetic settles."""
-    a = count["a"]
-    value = getattr(catalogue.network(a), count["measure"]) if isinstance(a, str) else a
+def _falls(run):
+    """How often a run's validation accuracy is lower than after the epoch before."""
+    curve = run["val_curve"]
+    return sum(after < before for before, after in itertools.pairwise(curve))
+
+
+OF_RUNS = {"training loss of the epoch": lambda run: run["train_loss"], "falls of the validation curve": _falls}
+
+
+def _counted(count, runs):
+    """``(verdict, found)`` of a claim that arithmetic settles: one number, or the mean over a network's runs."""
+    a, measured, n = count["a"], count["measure"], ""
+    if measured in OF_RUNS:
+        of_a = runs.get(a, {}).values()
+        if len(of_a) < SEEDS:
+            return UNMEASURED, f"It takes: {SEEDS} runs."
+        value, n = round(sum(map(OF_RUNS[measured], of_a)) / len(of_a), 2), f", mean of {len(of_a)} runs"
+    else:
+        value = getattr(catalogue.network(a), measured) if isinstance(a, str) else a
     holds = value < count["b"] if count["says"] == "below" else abs(value - count["b"]) <= count["within"]
-    return (HOLDS if holds else NOT), f"{value:,} {count['measure']}"
+    return (HOLDS if holds else NOT), f"{value:,} {measured}{n}"
 
 
 def _found(test, estimate):
@@ -226,7 +242,7 @@ def verdicts() -> list[Verdict]:
             found.append(Verdict(row, verdict, _found(row["test"], tested[index]), tested[index], ps[index],
                                  corrected[index]))
         elif "count" in row:
-            found.append(Verdict(row, *_counted(row["count"])))
+            found.append(Verdict(row, *_counted(row["count"], runs)))
         elif "refuted" in row:
             found.append(Verdict(row, NOT, row["refuted"]))
         elif "why" in row:
@@ -274,7 +290,8 @@ def page_text(found: list[Verdict] | None = None) -> str:
     for exercise in EXERCISES:
         lines += ["", f"## {source(exercise)}", "", "| claim | it rested on | verdict | what we found | |",
                   "|:--|:--|:--|:--|:--|"]
-        lines += [f"| {each.row['claim']} | {each.row['rested']} | **{each.verdict}** | {each.found} "
-                  f"{each.row['comment']} | [see](../notebooks/{each.row['link']}.ipynb) |"
+        lines += [f"| {each.row['claim']} | {each.row['rested']} | **{each.verdict}** | "
+                  f"{each.found.removesuffix('.')}. {each.row['comment']} | "
+                  f"[see](../notebooks/{each.row['link']}.ipynb) |"
                   for each in found if each.row["exercise"] == exercise]
     return "\n".join(lines) + "\n"
