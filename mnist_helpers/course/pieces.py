@@ -1,4 +1,4 @@
-"""The pictures of the explanations where nothing moves, on GitHub and in stored notebooks, and the explanations in
+"""The explanations that move as notebooks show them, and their pictures for where nothing moves: on GitHub, in stored
 notebooks."""
 
 import base64
@@ -139,7 +139,8 @@ def source(name: str) -> str:
     piece = re.sub(r'^import .* from "./ui.js";\n', "", piece, flags=re.MULTILINE)
     return re.sub(r"^export ", "", shared + piece, flags=re.MULTILINE) + """
 function render({ model, el }) {
-  const root = make("div", { class: "live" });
+  // The attribute keeps JupyterLab from taking the arrow keys.
+  const root = make("div", { class: "live", "data-lm-suppress-shortcuts": "true" });
   el.append(root);
   mount(root, model.get("data"));
 }
