@@ -253,3 +253,8 @@ def test_trials_are_grouped_by_configuration(tmp_path, monkeypatch):
         ["rate", "c3-4", "lr 0.1", "100", "3", "2", "98.50 % [98.00 %, 99.00 %]", "0.0250 [0.0200, 0.0300]"]]
     (row,) = tables.trials("another", spread=True).rows
     assert row[5:] == ["2", "50.00 % (1 diverged)", "0.0200"], "one seed has no range"
+    chosen = tables.trials("mine", "rate")
+    assert chosen.header == ["question", "parameters", "epochs", "seeds", "validation"]
+    assert chosen.rows == [["rate", "100", "3", "2", "98.50 %"]]
+    with pytest.raises(ValueError, match="'depth'"):
+        tables.trials("mine", "rate", "depth")

@@ -256,11 +256,13 @@ def trials_file() -> Path:
     return data.project_root() / "results" / "trials.jsonl"
 
 
-def trials(challenge: str, spread: bool = False) -> Table:
+def trials(challenge: str, *questions: str, spread: bool = False) -> Table:
     """The trials of a challenge (``benchmarks/search.py`` makes them), in the order they were made: what each was to
     find out, the network, what its recipe changed, and means over its seeds on the *validation* split.
 
+    With ``questions``, only the trials that were made to answer these, in this order, without networks and recipes.
     With ``spread``, the training loss of the last epoch as well, and of several seeds the smallest and the largest.
+    Raises `ValueError` for a question that no trial asks.
     """
     groups = {}
     for trial in files.read_records(trials_file(), {"challenge", "given", "why", "val_accuracy"}):
@@ -277,8 +279,14 @@ def trials(challenge: str, spread: bool = False) -> Table:
             measured[0] = f"{measured[0]} ({len(group) - len(finished)} diverged)".lstrip()
         rows.append([why, Code(group[0]["config"]["net"]), recipe, f"{group[0]['parameters']:,}",
                      str(group[0]["config"]["epochs"]), str(len(group)), *measured])
-    return Table(["question", "network", "recipe", "parameters", "epochs", "seeds", "validation",
-                  *(["training loss"] if spread else [])], rows)
+    table = Table(["question", "network", "recipe", "parameters", "epochs", "seeds", "validation",
+                   *(["training loss"] if spread else [])], rows)
+    if unknown := set(questions) - {why for why, *_ in rows}:
+        raise ValueError(f"no trial of {challenge!r} asks {', '.join(map(repr, sorted(unknown)))}")
+    if questions:
+        chosen = sorted((row for row in rows if row[0] in questions), key=lambda row: questions.index(row[0]))
+        table = Table([table.header[0], *table.header[3:]], [[row[0], *row[3:]] for row in chosen])
+    return table
 
 
 def _spread(values, written, ends):
