@@ -1,15 +1,19 @@
 """Drawings: prepared as MNIST was, answered whatever was drawn; the canvas itself is tried in test_jupyterlab.py."""
 
 import base64
+import io
 import json
 import math
 import time
 
 import nbformat
+import numpy as np
 import pytest
 import torch
+from PIL import Image
 from torch import nn
 
+import mnist_helpers as mh
 from mnist_helpers import checkpoint
 from mnist_helpers.course import draw, notebooks, records
 
@@ -239,3 +243,45 @@ def test_the_lessons_networks_read_the_stored_drawings():
     for name, strokes in DIGITS.items():
         digits = [p.argmax().item() for p in draw.answers(draw.prepare(strokes), models).values()]
         assert digits.count(int(name[0])) >= 5, f"{name}: {digits}"
+
+
+# ---------------------------------------------------------------- photographs
+
+
+def photographed(image, random):
+    """An image of MNIST as dark ink somewhere on a sheet, in uneven light and with a camera's noise."""
+    page, corner = np.zeros((420, 520)), (random.integers(20, 200), random.integers(20, 300))
+    page[corner[0] : corner[0] + 200, corner[1] : corner[1] + 200] = Image.fromarray(image.numpy()).resize((200, 200))
+    light = np.linspace(230, 120, 520) * np.linspace(1, 0.8, 420)[:, None]
+    return (light * (1 - 0.75 * page / 255) + random.normal(0, 4, page.shape)).clip(0, 255).astype(np.uint8)
+
+
+def test_photographs_of_dark_ink_are_read(mnist_root):
+    split, model = mh.load_mnist(verbose=False, profile="full").val[:100], notebooks.trained("07_dropout_everywhere")
+    random = np.random.default_rng(0)
+    photos = [photographed(image, random) for image in split.images[:, 0]]
+    prepared = torch.cat([draw.prepare_photo(photo) for photo in photos])
+    assert mh.evaluate(model, (prepared, split.labels)).accuracy > 0.95
+    naive = np.stack([Image.fromarray(photo).resize((28, 28)) for photo in photos])[:, None]
+    assert mh.evaluate(model, (torch.from_numpy(naive), split.labels)).accuracy < 0.3
+    # Those who inverted theirs, or drew in white on black, are read too.
+    inverted = torch.cat([draw.prepare_photo(255 - photographed(image, random)) for image in split.images[:50, 0]])
+    assert mh.evaluate(model, (inverted, split.labels[:50])).accuracy > 0.9
+    file = io.BytesIO()
+    Image.fromarray(photos[0]).convert("RGB").save(file, "png")
+    assert torch.equal(draw.prepare_photo(file), prepared[:1])
+
+
+def test_a_photograph_of_nothing_or_no_photograph_is_refused_in_a_sentence(tmp_path):
+    paper = np.random.default_rng(0).normal(180, 4, (300, 200)).astype(np.uint8)
+    (tmp_path / "text.png").write_text("no picture")
+    for picture in (paper, np.zeros((30, 30), np.uint8), tmp_path / "text.png", tmp_path / "none.png", np.zeros(3), None):
+        with pytest.raises(ValueError, match=r"no ink is|no picture"):
+            draw.prepare_photo(picture)
+
+
+def test_a_bright_border_is_noticed(models):
+    image = draw.prepare(DRAWINGS["3"])
+    with pytest.warns(UserWarning, match="white on black"):
+        draw.answers(255 - image, models)
+    assert not draw.bright_border(image[0, 0]) and not draw.bright_border(torch.zeros(28, 28))

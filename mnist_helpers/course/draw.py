@@ -8,6 +8,7 @@ import collections
 import contextlib
 import io
 import math
+import warnings
 from pathlib import Path
 
 import anywidget
@@ -15,7 +16,8 @@ import matplotlib.pyplot as plt
 import numpy as np
 import torch
 import traitlets
-from PIL import Image, ImageDraw
+from PIL import Image, ImageDraw, ImageOps
+from scipy import ndimage
 
 from .. import plots
 from ..data import normalize, prepare_digit
@@ -28,6 +30,9 @@ MOST_POINTS = 2_000  # of a drawing, and of its strokes; a page may send any num
 SHARPER = 4  # drawn so many times larger, then reduced: PIL's lines have no grey edges
 LONGER_SIDE = 200  # to which every drawing is brought before it is inked
 MOST_ENLARGED = 4  # so that a dot stays one, however the hand shook
+PHOTO_SIDE = 280  # to which a photograph's longer side is reduced
+LEAST_CONTRAST = 25  # of ink and paper, of 255; the noise of a camera is below it
+SPECK = 0.05  # of the largest piece of ink: what is smaller is dirt
 
 
 def cleaned(strokes):
@@ -89,9 +94,54 @@ def prepare(strokes, pen=MNIST_PEN):
     return prepare_digit(rasterize(same_size(strokes), pen))[None, None] if strokes else None
 
 
+def prepare_photo(picture):
+    """A photograph of one digit as an image like those of MNIST, uint8 ``(1, 1, 28, 28)``.
+
+    ``picture`` is a path, an open file, a picture of PIL, or an array ``(height, width)`` or ``(height, width, 3)`` of
+    0 to 255. A picture with a bright border is taken for dark ink on paper. What is darker than the paper around it is
+    ink, so that a shadow is none; specks are left out. Raises `ValueError` for what is no picture or shows no ink.
+    """
+    grey = _grey(picture)
+    grey = 255 - grey if bright_border(grey) else grey
+    side = max(grey.shape)
+    # An opening leaves what is wider than a line: the paper, in whatever light.
+    ink = ndimage.gaussian_filter(grey - ndimage.grey_opening(grey, side // 2 or 1, mode="nearest"), side / PHOTO_SIDE)
+    if ink.max() < LEAST_CONTRAST:
+        raise ValueError("no ink is to be seen: photograph one dark digit on bright paper, with the paper filling the "
+                         "picture")
+    pieces, _ = ndimage.label(ink > ink.max() / 2, np.ones((3, 3)))
+    sizes = np.bincount(pieces.flatten())
+    sizes[0] = 0
+    return prepare_digit(torch.from_numpy((sizes > SPECK * sizes.max())[pieces]))[None, None]
+
+
+def _grey(picture):
+    """A picture as float32 ``(height, width)`` of 0 to 255, turned as the camera was held, and not too large."""
+    try:
+        if not isinstance(picture, Image.Image):
+            is_array = isinstance(picture, np.ndarray | torch.Tensor)
+            picture = Image.fromarray(np.asarray(picture, np.uint8)) if is_array else Image.open(picture)
+        picture = ImageOps.exif_transpose(picture).convert("L")
+    except (OSError, TypeError, ValueError, AttributeError, Image.DecompressionBombError) as error:
+        raise ValueError(f"this is no picture: {error}") from error
+    picture.thumbnail((PHOTO_SIDE, PHOTO_SIDE))
+    return np.array(picture, dtype=np.float32)
+
+
+def bright_border(image):
+    """Whether the border of ``(height, width)`` is nearer to its brightest pixel than to its darkest one, as in a
+    photograph of ink on paper; in MNIST it is black."""
+    image = np.asarray(image, dtype=np.float32)
+    border = np.median(np.concatenate([image[0], image[-1], image[:, 0], image[:, -1]]))
+    return bool(border - image.min() > image.max() - border)
+
+
 def answers(image, models):
     """``{name: probabilities}``, each float32 ``(10,)`` on the CPU, of ``{name: model}`` for a uint8 image
     ``(1, 1, 28, 28)``. The networks answer in eval mode, and stay as they were."""
+    if bright_border(image[0, 0]):
+        warnings.warn("the image has a bright border, and MNIST is white on black: see draw.prepare_photo",
+                      stacklevel=2)
     return {name: _answer(model, normalize(image)) for name, model in models.items()}
 
 
