@@ -215,7 +215,7 @@ def _found_kernels():
 
 def _found_reach():
     found = receptive_field()["networks"][0]["stages"]
-    rows = [f"| {at}: {stage['name']} | {stage['rows']} × {stage['columns']} | {seen_pixels(found, at)} × "
+    rows = [f"| {at}: {stage['name']} | {stage['rows']}×{stage['columns']} | {seen_pixels(found, at)}×"
             f"{seen_pixels(found, at)} |" for at, stage in enumerate(found) if at]
     return "\n".join(["| layer | units | its middle unit sees |", "| :-- | --: | --: |", *rows])
 
@@ -230,14 +230,12 @@ def _found_kept():
 def _found_pairs():
     rows = []
     for pair in seed_machine()["pairs"]:
-        wrong, pairs = misleading(pair["first"]["correct"], pair["second"]["correct"])
-        names = [f"{each['lesson']} ({each['title']})" for each in (pair["first"], pair["second"])]
-        gap = pair["difference"]
-        decided = "no" if gap["low"] <= 0 <= gap["high"] else "yes"
-        rows.append(f"| {names[0]} and {names[1]} | {_points(gap['mean'])} [{_points(gap['low'])}, "
-                    f"{_points(gap['high'])}] | {gap['n']} | {decided} | {wrong} of {pairs} |")
-    return "\n".join(["| lessons | gain on test, points [95 %] | seeds | decided | one seed a side misleads |",
-                      "| :-- | :-- | --: | :-- | --: |", *rows])
+        first, second, gap = pair["first"], pair["second"], pair["difference"]
+        wrong, pairs = misleading(first["correct"], second["correct"])
+        bold = "**" * (gap["low"] > 0 or gap["high"] < 0)
+        rows.append(f"| {first['lesson']} and {second['lesson']} | {bold}{_points(gap['mean'])}{bold} "
+                    f"[{_points(gap['low'])}, {_points(gap['high'])}] | {gap['n']} | {wrong} of {pairs} |")
+    return "\n".join(["| lessons | gain on test [95 %] | seeds | misleading |", "| :-- | :-- | --: | --: |", *rows])
 
 
 def _points(value):
