@@ -6,6 +6,7 @@ import os
 # A recorded training that is replayed takes moments; a cell that trains it again is over its time, and fails.
 SECONDS_PER_CELL = {"quick": 120, "recorded": 300, "full": 7200}
 NBVAL_DEFAULT = 2000
+collect_ignore_glob = ["notebooks/solutions/*"]  # tests/test_solutions.py runs them
 
 
 def pytest_configure(config):

@@ -8,6 +8,7 @@ import importlib
 ROOMS = ("augment", "checkpoint", "cpu", "data", "device", "loader", "optim", "plots", "stats", "train")
 SHOWN = {
     "augment": ("Augment", "Brightness", "CenterCropResize", "Contrast", "Elastic", "Rotation", "Scale", "Translation"),
+    "course.answers": ("check_answers", "variables_after"),
     "course.networks": ("network",),
     "course.records": ("record",),
     "course.tables": ("Table", "compare", "measures", "scoreboard", "table_so_far", "trials"),

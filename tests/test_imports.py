@@ -16,8 +16,8 @@ PACKAGE = ROOT / "mnist_helpers"
 FLAT = ["files", "data", "augment", "device", "loader", "recipe", "checkpoint", "measure", "check", "run", "train", "cpu",
         "optim", "layers", "diagram", "stats", "plots"]
 COURSE = ["catalogue", "processes", "notebooks", "networks", "stamps", "records", "table", "tables", "claims", "pages", "study",
-          "verify", "publish", "doctor", "draw", "explain", "pieces"]
-SHOWN = {"networks", "records", "tables"}  # the few functions of the course that lessons show
+          "verify", "publish", "doctor", "draw", "explain", "pieces", "answers"]
+SHOWN = {"answers", "networks", "records", "tables"}  # the few functions of the course that lessons show
 
 
 def imports(path):

@@ -21,7 +21,7 @@ from mnist_helpers.course import catalogue, notebooks, records, tables
 PATHS = notebooks.every()
 TRAINING = [path for path in PATHS if notebooks.recipe_cells(notebooks.read(path))]
 LESSONS = notebooks.lessons()
-TAGS = {"setup", "parameters", "recipe", "experiment", "recorded", "nbval-check-output", "result", "answer"}
+TAGS = {"setup", "parameters", "recipe", "experiment", "recorded", "nbval-check-output", "result", "answer", "check"}
 ABSOLUTE = re.compile(r"(?<![\w.:/])/(?:home|root|tmp|Users|work|content|usr|var|opt|mnt|private)/|\b[A-Z]:\\")
 LONGEST_CELL = 24
 

@@ -1,4 +1,5 @@
-"""The questions and exercises at the end of each notebook: each has its answer, and every folded solution runs.
+"""The questions and exercises at the end of each notebook: each has its answer in `notebooks/solutions/`, every solution
+runs, and what a pupil answers is checked.
 
 A learner has run the notebook to its end, does one exercise or all, in any order, and compares with the solution in a
 new cell. So each solution gets the variables the notebook ended with, in a copy: one that leans on another solution
@@ -6,7 +7,7 @@ fails here, as it would for whoever skipped that exercise. What a copy hides, a 
 solution replaces and another one reads, has a test of its own.
 
 All of it runs in this process and on the digits sample, because that trains in seconds and needs no kernel; the same
-notebooks on MNIST, in a kernel, are what nbval runs.
+notebooks on MNIST, in a kernel, are what nbval runs. The notebooks with the solutions are not run a second time by it.
 """
 
 import ast
@@ -15,12 +16,11 @@ import itertools
 import linecache
 import re
 
-import nbformat
 import pytest
 import torch
 
 from mnist_helpers import data
-from mnist_helpers.course import notebooks
+from mnist_helpers.course import answers, notebooks
 
 PATHS = notebooks.every()
 NO_CODE = "There is no code to write."
@@ -28,46 +28,118 @@ NO_CODE = "There is no code to write."
 each_notebook = pytest.mark.parametrize("path", PATHS, ids=lambda path: path.stem)
 
 
-def markdown(path):
-    cells = nbformat.read(path, as_version=4).cells
-    return "\n\n".join(cell.source for cell in cells if cell.cell_type == "markdown")
+def tags(cell):
+    return set(cell.metadata.get("tags", []))
 
 
-def exercises(path):
-    """``{letter: text}``: each exercise up to the next, with its solution."""
-    parts = re.split(r"^\*\*([A-Z])\.\*\* ", markdown(path).partition("## Exercises")[2], flags=re.MULTILINE)
-    return dict(zip(parts[1::2], parts[2::2], strict=True))
+def solution_cells(path):
+    return notebooks.read(answers.solutions_of(notebooks.name_of(path))).cells
 
 
-def solution(exercise):
-    """The Python of an exercise's folded solution, empty where there is none."""
-    folded = "".join(re.findall(r"<details><summary>Solution</summary>\n\n(.*?)</details>", exercise, re.DOTALL))
-    return "\n\n".join(re.findall(r"^```python\n(.*?)^```", folded, re.DOTALL | re.MULTILINE))
+def solved(path):
+    """``{letter: cells}``: what the solutions have of each exercise, after its quotation."""
+    found, letter = {}, None
+    for cell in solution_cells(path):
+        if "quoted" in tags(cell):
+            letter = (re.match(r"> \*\*([A-Z])\.\*\* ", cell.source) or [None, None])[1]
+        elif letter:
+            found.setdefault(letter, []).append(cell)
+    return found
 
 
 def solutions(path):
-    return {letter: solution(text) for letter, text in exercises(path).items() if solution(text)}
+    """``{letter: code}`` of the exercises that have a solution in code."""
+    return {letter: "\n\n".join(cell.source for cell in cells if cell.cell_type == "code")
+            for letter, cells in solved(path).items() if any(cell.cell_type == "code" for cell in cells)}
 
 
 # ---------------------------------------------------------------- what there is
 
 
+def test_each_notebook_has_its_solutions_and_no_solution_is_left_over():
+    there = set(notebooks.solutions().rglob("*.ipynb"))
+    assert there == {answers.solutions_of(notebooks.name_of(path)) for path in PATHS}
+
+
 @each_notebook
 def test_each_question_has_its_answer(path):
-    section = markdown(path).partition("## Questions")[2].partition("## Exercises")[0]
-    asked, answered = re.fullmatch(r"(.*)<details><summary>Answers</summary>\n\n(.*)</details>\s*", section,
-                                   re.DOTALL).groups()
-    numbers = re.findall(r"^(\d+)\. \S", asked, re.MULTILINE)
-    assert numbers and re.findall(r"^(\d+)\. \S", answered, re.MULTILINE) == numbers
+    asked = re.findall(r"^(\d+)\. \S", answers.questions(notebooks.read(path)), re.MULTILINE)
+    cells = solution_cells(path)
+    quotation = next(number for number, cell in enumerate(cells) if "quoted" in tags(cell))
+    assert asked and re.findall(r"^(\d+)\. \S", cells[quotation + 1].source, re.MULTILINE) == asked
 
 
 @each_notebook
-def test_each_exercise_has_its_solution(path):
-    found = exercises(path)
-    assert found
-    for letter, text in found.items():
-        assert text.count("<details><summary>Solution</summary>\n\n") == text.count("</details>") == 1, letter
-        assert solution(text) or NO_CODE in text, f"{letter} has no code, and does not say so"
+def test_each_exercise_has_an_empty_cell_and_its_solution_elsewhere(path):
+    """Solutions are in a notebook of their own, and quote what they solve."""
+    cells, found = notebooks.read(path).cells, solved(path)
+    assert list(answers.exercises(notebooks.read(path))) == list(found) and found
+    for cell, following in itertools.pairwise(cells):
+        if match := answers.EXERCISE.search(cell.source):
+            code = any(each.cell_type == "code" for each in found[match[1]])
+            assert code or any(NO_CODE in each.source for each in found[match[1]]), match[1]
+            assert not code or ("answer" in tags(following) and following.source.startswith("#")), match[1]
+    assert not any("<summary>" in cell.source for cell in cells[-8:]), "solutions belong into notebooks/solutions"
+    quoted = [cell.source for cell in solution_cells(path) if "quoted" in tags(cell)]
+    assert quoted == answers.quoted(notebooks.name_of(path)), "python -m mnist_helpers table --write"
+
+
+@each_notebook
+def test_outputs_of_the_solutions_belong_to_their_code(path):
+    notebook = notebooks.read(answers.solutions_of(notebooks.name_of(path)))
+    if "mnist_helpers" not in notebook.metadata:
+        pytest.skip("its outputs are not stored yet")
+    assert notebook.metadata.get("mnist_helpers", {}).get("code") == notebooks.code_digest(notebook), (
+        f"python -m mnist_helpers refresh solutions/{notebooks.name_of(path)} --train")
+    assert all(output.output_type != "error" and output.get("name") != "stderr" for cell in notebook.cells
+               if cell.cell_type == "code" for output in cell.outputs)
+
+
+# ---------------------------------------------------------------- what can be checked
+
+
+@each_notebook
+def test_answers_to_fill_in_are_those_of_the_key(path):
+    """Nothing is filled in; the check names nothing right, and all of the key right."""
+    name, notebook, scope = notebooks.name_of(path), notebooks.read(path), {}
+    key = answers.key(name)
+    cells = notebooks.tagged(notebook, "check")
+    assert len(cells) == bool(key)
+    if not key:
+        return
+    assert cells[0].source == f'mh.check_answers("{name}", globals())'
+    exec(notebook.cells[notebook.cells.index(cells[0]) - 1].source, scope)
+    assert {answer: scope[answer] for answer in key} == dict.fromkeys(key)
+    assert set(answers.check_answers(name, scope).right.values()) == {None}
+    asked = set(re.findall(r"^(\d+)\. ", answers.questions(notebook), re.MULTILINE))
+    assert {answer[1:].partition("_")[0] for answer in key} <= asked
+
+
+def test_an_answer_is_compared_as_its_kind_is(monkeypatch):
+    values = {"whole": 938, "part": 1.414, "word": "linear", "truth": True, "range": (20, 26)}
+    monkeypatch.setattr(answers, "key", lambda name: values)
+    right = [{"whole": 938, "part": 1.41, "word": " Linear", "truth": True, "range": 20},
+             {"whole": torch.tensor(938), "part": 2**0.5, "word": "linear", "truth": True, "range": 23.0}]
+    for given in right:
+        assert answers.check_answers("any", given | {"other": 1})
+    wrong = {"whole": 938.5, "part": 1.43, "word": "conv1", "truth": 1, "range": 27}
+    assert answers.check_answers("any", wrong).right == dict.fromkeys(values, False)
+    assert answers.check_answers("any", {"whole": "many"}, "whole").right == {"whole": False}
+    assert answers.check_answers("any", {}).right == dict.fromkeys(values)
+    with pytest.raises(ValueError, match="whole"):
+        answers.check_answers("any", {}, "hole")
+
+
+def test_the_key_of_numbers_is_right():
+    """By arithmetic of its own."""
+    key = {name: answers.key(name) for name in ("01_baseline", "02_fewer_parameters", "04_batch_norm", "by_hand")}
+    assert key["01_baseline"] | {"q1_steps": -(-60_000 // 64), "q1_last_batch": 55_000 % 64} == key["01_baseline"]
+    wider = (16 * 9 + 16) - (8 * 9 + 8) + 8 * 16 * 9
+    assert key["02_fewer_parameters"]["q2_parameters"] == wider
+    assert key["02_fewer_parameters"]["q1_saved"] == 16 * 49 * 10 + 16 * 33
+    assert abs(key["04_batch_norm"]["q4_left"] - 100 * 0.9**20) < 0.05
+    logits = torch.tensor([7.0, 6.0, 4.0])
+    assert abs(key["by_hand"]["q2_loss"] + logits.log_softmax(0)[0]) < 1e-3
 
 
 # ---------------------------------------------------------------- that it runs
@@ -105,7 +177,7 @@ def run(source, name, variables):
 def variables_after(path):
     """The notebook's variables once all its cells have run; it is run once for all of its solutions."""
     variables = {"__name__": "__main__", "display": print}
-    for number, cell in enumerate(nbformat.read(path, as_version=4).cells):
+    for number, cell in enumerate(notebooks.read(path).cells):
         if cell.cell_type == "code":
             run(cell.source, f"{path.name}, cell {number}", variables)
     return variables

@@ -51,6 +51,11 @@ def folder() -> Path:
     return data.project_root() / "notebooks"
 
 
+def solutions() -> Path:
+    """The folder of the solutions: a notebook for each that has exercises, under the same name."""
+    return folder() / "solutions"
+
+
 def name_of(path: Path) -> str:
     """What the catalogue calls the notebook at ``path``: ``"challenges/one_epoch"``; of one elsewhere, its stem."""
     path = Path(path).resolve()
@@ -65,10 +70,12 @@ def lessons() -> list[Path]:
 
 def every() -> list[Path]:
     """The paths of the course's notebooks, in order: those of the catalogue, and those with outputs that the course
-    stored. A learner's own, copies, and what Jupyter keeps as checkpoints do not count."""
+    stored. Solutions, a learner's own, copies, and what Jupyter keeps as checkpoints do not count."""
     listed = {folder() / network.notebook_file for network in catalogue.networks()}
-    return sorted(path for path in folder().rglob("*.ipynb") if ".ipynb_checkpoints" not in path.parts
-                  and (path in listed or (not COPY.search(path.stem) and "mnist_helpers" in read(path).metadata)))
+    found = (path for path in folder().rglob("*.ipynb")
+             if ".ipynb_checkpoints" not in path.parts and solutions() not in path.parents)
+    return sorted(path for path in found
+                  if path in listed or (not COPY.search(path.stem) and "mnist_helpers" in read(path).metadata))
 
 
 def find(names=()) -> list[Path]:

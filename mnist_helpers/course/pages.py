@@ -24,7 +24,7 @@ from PIL import Image
 from ..data import project_root
 from ..files import replace_file
 from ..stats import mean_over_seeds
-from . import catalogue, claims, explain, notebooks, pieces, records
+from . import answers, catalogue, claims, explain, notebooks, pieces, records
 
 PRINTED = "printed by "
 NO_BREAK = "\N{NO-BREAK SPACE}"
@@ -231,9 +231,10 @@ def write_notebook(path, find) -> None:
 
 
 def write_pages() -> None:
-    """Write what `pages` returns, the figures in the notebooks' prose, and the pictures if they show other figures than
-    the records."""
+    """Write what `pages` returns, the figures in the notebooks' prose, what solutions quote, and the pictures if they
+    show other figures than the records."""
     find, root = recorded(measured()), project_root()
+    answers.write_quotes()
     for path in notebooks.every():
         write_notebook(path, find)
     for path, text in pages(find).items():
