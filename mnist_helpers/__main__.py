@@ -1,4 +1,4 @@
-"""The command line: ``python -m mnist_helpers run | study | verify | refresh | table | data | doctor | publish``.
+"""The command line: ``python -m mnist_helpers run | lab | update | study | verify | ...``.
 
 Exit codes: 0 all went well, 1 something failed (and is named), 2 the command was wrong, 130 interrupted (143 by a
 signal to end). What a command needs is imported when it runs.
@@ -56,7 +56,11 @@ def parser() -> argparse.ArgumentParser:
     table.add_argument("--write", action="store_true",
                        help="and write them, and every marked figure, into the pages and notebooks")
     command("data", fetch_data, "download MNIST if need be, and verify it (seconds; 12 MB)")
-    command("doctor", check_machine, "check Python, packages, device, data, Jupyter and address (seconds)")
+    command("doctor", check_machine, "check Python, packages, device, data and Jupyter (seconds)")
+    command("lab", open_lab, "open JupyterLab on your own copies of the notebooks, in work/; options of jupyter lab "
+            "can follow")
+    command("update", update_course, "bring the course up to date; what you changed in its files is put aside, and "
+            "nothing is lost (seconds)")
     publish = command("publish", publish_copies, "commit copies with the course's address, for Colab, to the branch "
                       "published (seconds)")
     publish.add_argument("repository", metavar="OWNER/NAME", nargs="?", help="or its https or ssh address; by default "
@@ -73,7 +77,11 @@ def _version():
 
 
 def main(arguments=None) -> int:
-    options, errors = parser().parse_args(arguments), (ValueError, OSError, LookupError)
+    main = parser()
+    options, options.rest = main.parse_known_args(arguments)
+    if options.rest and options.function is not open_lab:
+        main.error(f"unrecognized arguments: {' '.join(options.rest)}")
+    errors = ValueError, OSError, LookupError
     try:
         if options.function in STANDARD_LIBRARY:
             return options.function(options)
@@ -299,6 +307,27 @@ def check_machine(options) -> int:
     return 0 if doctor.report() else 1
 
 
+def open_lab(options) -> int:
+    from .course import copies
+
+    for line in copies.make(ROOT):
+        print(line)
+    from jupyterlab.labapp import LabApp
+
+    # In the course's folder, so that the originals and the pages are one click away.
+    LabApp.launch_instance([f"--ServerApp.root_dir={ROOT}", f"--LabApp.default_url=/lab/tree/{copies.FOLDER}",
+                            *options.rest])
+    return 0
+
+
+def update_course(options) -> int:
+    from .course.update import update
+
+    for line in update(ROOT):
+        print(line)
+    return 0
+
+
 def publish_copies(options) -> int:
     from .course import publish
 
@@ -308,7 +337,7 @@ def publish_copies(options) -> int:
 
 
 # Commands that start where torch is missing or broken: to say so, to bring the course up to date, in a workflow.
-STANDARD_LIBRARY = (check_machine, publish_copies)
+STANDARD_LIBRARY = (check_machine, open_lab, update_course, publish_copies)
 
 
 if __name__ == "__main__":

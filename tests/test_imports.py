@@ -16,7 +16,7 @@ PACKAGE = ROOT / "mnist_helpers"
 FLAT = ["files", "data", "augment", "device", "loader", "recipe", "checkpoint", "measure", "check", "run", "train", "cpu",
         "optim", "layers", "diagram", "stats", "plots"]
 COURSE = ["catalogue", "processes", "notebooks", "networks", "stamps", "records", "table", "tables", "claims", "pages", "study",
-          "verify", "publish", "doctor", "draw", "explain", "pieces", "answers"]
+          "verify", "git", "publish", "copies", "update", "doctor", "draw", "explain", "pieces", "answers"]
 SHOWN = {"answers", "networks", "records", "tables"}  # the few functions of the course that lessons show
 
 

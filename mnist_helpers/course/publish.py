@@ -6,12 +6,12 @@ release. All is done with git and Python's standard library, on git's objects: n
 """
 
 import json
-import os
 import re
-import subprocess
 import tempfile
 import tomllib
 from pathlib import Path
+
+from .git import git, lines
 
 ADDRESS = re.compile(r"(?:https?://(?:[^@/]+@)?(?:www\.)?github\.com/|(?:ssh://)?git@github\.com[:/])?"
                      r"([^/\s:]+)/([^/\s:]+?)(?:\.git)?/?")
@@ -37,18 +37,6 @@ def parsed(address: str) -> str:
     return f"{owner}/{name}"
 
 
-def git(root: Path, *arguments: str, text: str | None = None, **settings: str) -> str:
-    """What git prints, in the folder ``root``, without white space around it. Raises `ValueError` with what it says."""
-    try:
-        done = subprocess.run(["git", *arguments], cwd=root, input=text, env=os.environ | settings, capture_output=True,
-                              encoding="utf-8")
-    except OSError as error:
-        raise ValueError(f"git does not run: {error}") from error
-    if done.returncode:
-        raise ValueError(f"git {arguments[0]}: {done.stderr.strip() or done.stdout.strip()}")
-    return done.stdout.strip()
-
-
 def origin(root: Path) -> str:
     """The address that git fetches this checkout from. Raises `ValueError` if there is none."""
     try:
@@ -67,7 +55,7 @@ def publish(root: Path, address: str | None = None, commit: str = "HEAD") -> str
     new, source = parsed(address or origin(root)), git(root, "rev-parse", f"{commit}^{{commit}}")
     tags = git(root, "tag", "--points-at", source, "--list", "v*", "--sort=version:refname").split()
     old = tomllib.loads(git(root, "show", f"{source}:pyproject.toml"))["project"]["urls"]["repository"]
-    files = git(root, "ls-tree", "-r", "--name-only", "-z", source).split("\0")
+    files = lines(root, "ls-tree", "-r", "--name-only", "-z", source)
     with tempfile.TemporaryDirectory() as folder:
         index = {"GIT_INDEX_FILE": str(Path(folder) / "index")}
         git(root, "read-tree", source, **index)
