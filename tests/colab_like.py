@@ -4,10 +4,11 @@
 
 By default it walks lesson 1. Not a part of pytest, since Colab's packages take minutes and 5 GB; ``--venv`` keeps them.
 
-The course is cloned from this checkout's last commit, so commit first. Each notebook runs from top to bottom in the
-quick profile, then its set-up cell again. No cell may fail, the package has to come from the clone, the set-up cell to
-say what it brings and to change nothing the second time, and no package but `BROUGHT` may come, go or change. Last, the
-set-up cell is put into each of `TROUBLES` and has to fail with one sentence that says what to do.
+The course is cloned from this checkout's last commit, so commit first. Each notebook, as a published copy has it, runs
+from top to bottom in the quick profile, then its set-up cell again. No cell may fail, the package has to come from the
+clone, the set-up cell to say what it brings and to change nothing the second time, and no package but `BROUGHT` may
+come, go or change. Last, the set-up cell is put into each of `TROUBLES` and has to fail with one sentence that says
+what to do.
 """
 
 import argparse
@@ -23,7 +24,7 @@ from pathlib import Path
 import nbformat
 
 from mnist_helpers import data
-from mnist_helpers.course import notebooks
+from mnist_helpers.course import notebooks, publish
 
 # Of Colab's own list for Python 3.13 (https://github.com/googlecolab/backend-info, August 2026) what the notebooks
 # import and what runs them; notebook, since a newer one needs JupyterLab. Left out is what Colab has on some machines
@@ -42,11 +43,12 @@ TROUBLES = {
     "wrong repository": ('"https://github.com/', '"file:///nowhere/', {}),
     "wrong branch": ('"--branch", "', '"--branch", "not-', {}),
     "no network": ('"https://github.com/', '"http://127.0.0.1:9/', {}),
-    "no package index": ("", "", {"PIP_NO_INDEX": "1", "PIP_FIND_LINKS": "/nowhere", "PIP_IGNORE_INSTALLED": "1"}),
+    "no git": ('"git"', '"no-such-git"', {}),
+    "no package index": ("", "", {"PIP_NO_INDEX": "1", "PIP_FIND_LINKS": "/nowhere"}),
 }
 SENTENCE = re.compile(r"RuntimeError: [^:]+: check .+, then run this cell again\.")
 
-STAND_IN = 'import sys, types\nsys.modules["google.colab"] = types.ModuleType("google.colab")\n'
+ADDRESS = "some-one/course"  # of the published copies
 STATE = """from importlib.metadata import distributions
 from pathlib import Path
 def state():
@@ -58,25 +60,25 @@ import json, torch, torchvision
 print(json.dumps([f"torch=={torch.__version__}", f"torchvision=={torchvision.__version__}", mh.__file__]))"""
 
 
+def published(path):
+    """The notebook at a path as its published copy has it."""
+    text, old = path.read_text(encoding="utf-8"), f"https://github.com/{notebooks.repository()}"
+    return notebooks.parse(publish.stamped(path.name, text, old, ADDRESS, publish.BRANCH))
+
+
 def setup_cell(notebook):
-    return next(cell for cell in notebook.cells if "setup" in cell.metadata.get("tags", []))
-
-
-def branch(setup):
-    """The branch that a set-up cell clones, as ``publish`` stamped it."""
-    return re.search(r'"--branch", "(.+?)"', setup.source)[1]
+    return notebooks.tagged(notebook, "setup")[0]
 
 
 def address_book(folder):
-    """Settings for git under which the course's address leads to a clone, made in ``folder``, of the last commit."""
-    cloned = branch(setup_cell(nbformat.read(notebooks.find()[0], as_version=4)))
+    """Settings for git under which `ADDRESS` leads to a clone, made in ``folder``, of the last commit."""
     bare = Path(folder) / "course.git"
     subprocess.run(["git", "clone", "--quiet", "--bare", data.project_root(), bare], check=True)
     # Whichever branch is checked out here, or none.
-    subprocess.run(["git", "-C", bare, "update-ref", f"refs/heads/{cloned}", "HEAD"], check=True)
+    subprocess.run(["git", "-C", bare, "update-ref", f"refs/heads/{publish.BRANCH}", "HEAD"], check=True)
     count = int(os.environ.get("GIT_CONFIG_COUNT") or 0)
     return {"GIT_CONFIG_COUNT": str(count + 1), f"GIT_CONFIG_KEY_{count}": f"url.{bare.as_uri()}.insteadOf",
-            f"GIT_CONFIG_VALUE_{count}": f"https://github.com/{notebooks.repository()}"}
+            f"GIT_CONFIG_VALUE_{count}": f"https://github.com/{ADDRESS}"}
 
 
 def pip(python, *arguments):
@@ -96,8 +98,7 @@ def execute(python, cells, settings):
 def walk(python, path, settings):
     """What is wrong with a notebook run as on Colab, or None."""
     before = pip(python, "freeze", "--all")
-    cells = nbformat.read(path, as_version=4).cells
-    again = setup_cell(nbformat.read(path, as_version=4)).source
+    cells, again = published(path).cells, setup_cell(published(path)).source
     cells += [nbformat.v4.new_code_cell(source) for source in (STATE, again, COMPARE)]
     done, error = execute(python, cells, settings)
     if done is None:
@@ -109,12 +110,12 @@ def walk(python, path, settings):
     if "/mnist-course/" not in package:
         return f"mnist_helpers is not the clone's but {package}"
     said = "".join(output.get("text", "") for output in setup_cell(done).outputs)
-    return None if notebooks.repository() in said and " ".join(BROUGHT) in said else f"the set-up cell said {said!r}"
+    return None if ADDRESS in said and " ".join(BROUGHT) in said else f"the set-up cell said {said!r}"
 
 
 def trouble(python, old, new, settings):
     """What is wrong with how the set-up cell fails when ``old`` in it is ``new``, or None."""
-    cell = setup_cell(nbformat.read(notebooks.find()[0], as_version=4))
+    cell = setup_cell(published(notebooks.find()[0]))
     cell.source = cell.source.replace(old, new)
     done, said = execute(python, [cell], settings)
     return None if done is None and SENTENCE.fullmatch(said) else f"not one sentence with a remedy: {said}"
@@ -132,8 +133,7 @@ def main():
         subprocess.run([arguments.python, "-m", "venv", venv], check=True)
         python = venv / "bin" / "python"
         pip(python, "install", "-qq", *PINS)
-        (Path(folder) / "sitecustomize.py").write_text(STAND_IN)  # which every Python runs when it starts
-        settings = address_book(folder) | {"PYTHONPATH": folder, "MNIST_PROFILE": "quick",
+        settings = address_book(folder) | {"PYTHONPATH": "", "MNIST_PROFILE": "quick",
                                            "MNIST_ROOT": str(data.default_root().resolve())}
         checks = [(path.name, walk, (python, path, settings)) for path in paths]
         checks += [(name, trouble, (python, old, new, settings | more)) for name, (old, new, more) in TROUBLES.items()]

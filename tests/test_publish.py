@@ -54,7 +54,11 @@ def test_published_copies_bear_the_address_and_the_release(course, capsys, monke
     for name in NAMES[-2:]:
         before = notebooks.read(course / name)
         after = notebooks.parse(published(course, name))
-        assert f"(https://colab.research.google.com/github/some-one/my.course/blob/published/{name})" in after.cells[0].source
+        buttons = after.cells[0].source.splitlines()[0]
+        assert f"(https://colab.research.google.com/github/some-one/my.course/blob/published/{name})" in buttons
+        assert f"?src=https://github.com/some-one/my.course/blob/published/{name})" in buttons  # Kaggle
+        assert f"(https://mybinder.org/v2/gh/some-one/my.course/published?urlpath=lab/tree/{name})" in buttons
+        assert "(https://codespaces.new/some-one/my.course?" in buttons and len(publish.BUTTONS) == 4
         assert after.cells[0].source.endswith(before.cells[0].source) and after.cells[2:] == before.cells[2:]
         assert notebooks.code_digest(after) == notebooks.code_digest(before)
         setup = notebooks.tagged(after, "setup")[0].source

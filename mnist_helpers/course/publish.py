@@ -19,9 +19,17 @@ ADDRESS = re.compile(r"(?:https?://(?:[^@/]+@)?(?:www\.)?github\.com/|(?:ssh://)
 OWNER = re.compile(r"(?=.{1,39}$)[A-Za-z0-9]+(-[A-Za-z0-9]+)*")
 NAME = re.compile(r"(?!\.{1,2}$)(?!-)[\w.-]{1,100}", re.ASCII)
 PLACEHOLDER, BRANCH = "OWNER", "published"
-# The buttons above the title of a notebook at ``path``.
-BUTTONS = ("[![Open in Colab](https://colab.research.google.com/assets/colab-badge.svg)]"
-           "(https://colab.research.google.com/github/{address}/blob/{branch}/{path})",)
+# The buttons above the title of a notebook at ``path``. A codespace is made from the default branch.
+BUTTONS = (
+    "[![Open in Colab](https://colab.research.google.com/assets/colab-badge.svg)]"
+    "(https://colab.research.google.com/github/{address}/blob/{branch}/{path})",
+    "[![Open in Kaggle](https://kaggle.com/static/images/open-in-kaggle.svg)]"
+    "(https://kaggle.com/kernels/welcome?src=https://github.com/{address}/blob/{branch}/{path})",
+    "[![Launch Binder](https://mybinder.org/badge_logo.svg)]"
+    "(https://mybinder.org/v2/gh/{address}/{branch}?urlpath=lab/tree/{path})",
+    "[![Open in GitHub Codespaces](https://github.com/codespaces/badge.svg)]"
+    "(https://codespaces.new/{address}?quickstart=1)",
+)
 RELEASE = re.compile(r'(?<=\\"--branch\\", \\")[\w./-]+(?=\\")')  # in the set-up cell, as JSON has it
 
 
@@ -90,7 +98,9 @@ def stamped(path: str, text: str, old: str, new: str, release: str) -> str:
         return text
     notebook = json.loads(RELEASE.sub(release, text))
     first = notebook["cells"][0]
-    if first["cell_type"] == "markdown":
+    # Only a notebook with a set-up cell runs elsewhere: no index, no sheet of solutions.
+    runs = any("setup" in cell["metadata"].get("tags", []) for cell in notebook["cells"])
+    if first["cell_type"] == "markdown" and runs:
         buttons = " ".join(button.format(address=new, branch=BRANCH, path=path) for button in BUTTONS)
         first["source"] = [f"{buttons}\n", "\n", *"".join(first["source"]).splitlines(keepends=True)]
     return json.dumps(notebook, ensure_ascii=False, indent=1) + "\n"
