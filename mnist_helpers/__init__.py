@@ -5,6 +5,8 @@ A room is imported when something of it is first used: a lesson waits for what i
 
 import importlib
 
+from .version import __version__ as __version__
+
 ROOMS = ("augment", "checkpoint", "cpu", "data", "device", "loader", "optim", "plots", "stats", "train")
 SHOWN = {
     "augment": ("Augment", "Brightness", "CenterCropResize", "Contrast", "Elastic", "Rotation", "Scale", "Translation"),
@@ -17,6 +19,7 @@ SHOWN = {
     "loader": ("Loader",),
     "layers": ("summary",),
     "train": ("each_step", "evaluate", "fit", "train_epoch"),
+    "version": ("require",),
 }
 ROOM_OF = {name: room for room, names in SHOWN.items() for name in names}
 __all__ = sorted((*ROOMS, *ROOM_OF))

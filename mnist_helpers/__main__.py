@@ -6,8 +6,9 @@ signal to end). What a command needs is imported when it runs.
 
 import argparse
 import sys
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
+
+from .version import __version__
 
 ROOT = Path(__file__).resolve().parents[1]
 INSTALL = "run `pip install -r requirements.txt` in the course's folder, with the Python that runs this"
@@ -18,7 +19,7 @@ THREADS = "that PyTorch may use in each notebook (default: OMP_NUM_THREADS, or 1
 
 def parser() -> argparse.ArgumentParser:
     main = argparse.ArgumentParser(prog="python -m mnist_helpers", description="Run the course's notebooks.")
-    main.add_argument("--version", action="version", version=_version())
+    main.add_argument("--version", action="version", version=f"mnist-helpers {__version__}")
     commands = main.add_subparsers(dest="command", required=True, metavar="COMMAND")
 
     def command(name, function, help, notebooks=None):
@@ -61,19 +62,15 @@ def parser() -> argparse.ArgumentParser:
             "can follow")
     command("update", update_course, "bring the course up to date; what you changed in its files is put aside, and "
             "nothing is lost (seconds)")
+    release = command("release", make_release, "write constraints.txt and the changelog's numbers, and say what stands "
+                      "in the way of a release; with a version, make it: commit and tag (seconds)")
+    release.add_argument("version", nargs="?", metavar="VERSION", help="two or three numbers, such as 1.2")
     publish = command("publish", publish_copies, "commit copies with the course's address, for Colab, to the branch "
                       "published (seconds)")
     publish.add_argument("repository", metavar="OWNER/NAME", nargs="?", help="or its https or ssh address; by default "
                          "the one that git calls origin")
     publish.add_argument("--commit", default="HEAD", help="what to publish (default: HEAD)")
     return main
-
-
-def _version():
-    try:
-        return f"mnist-helpers {version('mnist-helpers')}"
-    except PackageNotFoundError:
-        return "mnist-helpers, not installed"
 
 
 def main(arguments=None) -> int:
@@ -326,6 +323,18 @@ def update_course(options) -> int:
     for line in update(ROOT):
         print(line)
     return 0
+
+
+def make_release(options) -> int:
+    from .course import release
+
+    if options.version:
+        print(f"to publish it: git push origin HEAD {release.release(options.version)}")
+        return 0
+    problems = release.prepare()
+    for problem in problems:
+        fail(problem, 1)
+    return fail("no release can be made yet", 1) if problems else 0
 
 
 def publish_copies(options) -> int:

@@ -13,10 +13,10 @@ from mnist_helpers.course import doctor
 ROOT = data.project_root()
 PACKAGE = ROOT / "mnist_helpers"
 # What a lesson uses, in the order the data walks through it: each module imports only modules before it.
-FLAT = ["files", "places", "data", "augment", "device", "loader", "recipe", "checkpoint", "measure", "check", "run", "train",
-        "cpu", "optim", "layers", "diagram", "stats", "plots"]
+FLAT = ["version", "files", "places", "data", "augment", "device", "loader", "recipe", "checkpoint", "measure", "check",
+        "run", "train", "cpu", "optim", "layers", "diagram", "stats", "plots"]
 COURSE = ["catalogue", "processes", "notebooks", "networks", "stamps", "records", "table", "tables", "claims", "pages", "study",
-          "verify", "git", "publish", "copies", "update", "doctor", "draw", "explain", "pieces", "answers"]
+          "verify", "git", "publish", "copies", "update", "release", "doctor", "draw", "explain", "pieces", "answers"]
 SHOWN = {"answers", "networks", "records", "tables"}  # the few functions of the course that lessons show
 
 
