@@ -14,6 +14,8 @@ import sys
 import tempfile
 from pathlib import Path
 
+from .version import require
+
 # Packages for `import`, with the names under which pip knows them.
 LARGE = {"torch": "torch", "torchvision": "torchvision", "numpy": "numpy", "scipy": "scipy",
          "matplotlib": "matplotlib", "sklearn": "scikit-learn", "PIL": "pillow"}
@@ -22,13 +24,15 @@ INPUTS = Path("../input")  # where Kaggle shows what was attached to a notebook
 MNIST = ("train-images-idx3-ubyte", "train-labels-idx1-ubyte", "t10k-images-idx3-ubyte", "t10k-labels-idx1-ubyte")
 
 
-def ready() -> None:
+def ready(release: str) -> None:
     """Bring what is missing here, and say so: small packages, and MNIST where it is attached to the notebook. Where
     everything is there, nothing changes.
 
-    Where the course's folder cannot be written, ``MNIST_ROOT`` becomes a folder that can. Raises `RuntimeError` with
-    the remedy for what cannot be brought.
+    ``release`` is the version of the package that the notebook was made for. Where the course's folder cannot be
+    written, ``MNIST_ROOT`` becomes a folder that can. Raises `RuntimeError` with the remedy for what cannot be brought,
+    and for a package that the notebook does not fit.
     """
+    require(release)
     course = Path(__file__).resolve().parents[1]
     _bring_packages(course)
     if not os.environ.get("MNIST_ROOT"):

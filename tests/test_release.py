@@ -46,7 +46,7 @@ def course(tmp_path, monkeypatch):
         monkeypatch.setenv(f"GIT_{kind}_NAME", "Tester")
         monkeypatch.setenv(f"GIT_{kind}_EMAIL", "tester@example.com")
     path = tmp_path / "notebooks" / "01_good.ipynb"
-    small.write(path, small.cell('mh.require("0.5")', "setup"), small.cell("a = 1", "recipe"))
+    small.write(path, small.cell('places.ready("0.5")', "setup"), small.cell("a = 1", "recipe"))
     (tmp_path / "mnist_helpers").mkdir()
     (tmp_path / "mnist_helpers" / "version.py").write_text('"""Text."""\n\n__version__ = "1.0.dev0"\n')
     (tmp_path / "CHANGELOG.md").write_text(f"# Changes\n\nWords.\n\n{release.NEXT.rstrip()}\n")
@@ -78,7 +78,7 @@ def test_a_release_and_the_next_one(course, capsys):
     assert command.main(["release", "1.0"]) == 0
     assert "git push origin HEAD v1.0" in capsys.readouterr().out
     assert '__version__ = "1.0"' in git(course, "show", "v1.0:mnist_helpers/version.py")
-    assert 'require(\\"1.0\\")' in git(course, "show", "v1.0:notebooks/01_good.ipynb")
+    assert 'ready(\\"1.0\\")' in git(course, "show", "v1.0:notebooks/01_good.ipynb")
     changelog = git(course, "show", "v1.0:CHANGELOG.md")
     assert "\n## 1.0, 20" in changelog and "lesson 1: new; test 90.50 over 2 seeds" in changelog
     assert not any(word in changelog for word in ("Unreleased", "numbers:"))

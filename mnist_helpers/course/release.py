@@ -23,7 +23,7 @@ START, END = "<!-- numbers:start -->", "<!-- numbers:end -->"  # around what `nu
 NEXT = f"{UNRELEASED}\n### Code\n\n- ...\n\n### Numbers\n\n{START}\n{END}\n\n"
 DECIMALS = {"test": 2, "same measure": 2, "validation": 2, "test loss": 4, "parameters": 0, "epochs": 0}
 VERSION = re.compile(r'(?<=^__version__ = ")[^"]+', re.MULTILINE)
-REQUIRED = re.compile(r'(?<=\.require\(\\")[^"\\]+')  # in a set-up cell, as JSON has it
+REQUIRED = re.compile(r'(?<=\.ready\(\\")[\d.]+(?=\\"\))')  # in a set-up cell, as JSON has it
 
 
 # ---------------------------------------------------------------- the numbers
