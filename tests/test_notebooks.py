@@ -301,7 +301,7 @@ def nbval(path, *options, profile="quick"):
     import os
 
     root = data.project_root()
-    return subprocess.run([sys.executable, "-m", "pytest", "-c", root / "pyproject.toml", "-p", "no:cacheprovider",
+    return subprocess.run([sys.executable, "-m", "pytest", "-n", "0", "-c", root / "pyproject.toml", "-p", "no:cacheprovider",
                            f"--confcutdir={root}", "-p", "conftest", *options, path], cwd=path.parent, text=True,
                           capture_output=True, env=os.environ | {"MNIST_PROFILE": profile, "PYTHONPATH": str(root)}).stdout
 
