@@ -3,8 +3,8 @@
     python -m benchmarks.variants
 
 A claim such as "two norms are needed" takes the network with one norm, trained in the same way. Every variant is
-trained under the seeds 100, 101, ... (ten of them for one epoch, five for more), all under one seed before the next
-seed begins, and is one line of ``results/variants.jsonl``. What is there already is not trained again: the command may
+trained under the seeds 100, 101, ... (ten of them for one epoch, five for more), the short trainings first, and is one
+line of ``results/variants.jsonl``. What is there already is not trained again: the command may
 be stopped and given again. Weights are not kept, and the test images are not opened.
 """
 
@@ -119,10 +119,10 @@ def measured(name, network, change, epochs, rate, seed, dataset):
 
 
 def missing():
-    """``[(variant, seed)]`` of all runs that the file lacks, seed by seed."""
+    """``[(variant, seed)]`` of all runs that the file lacks, the short ones first, seed by seed."""
     done = {(record["recipe"], record["seed"]) for record in files.read_records(variants_file(), {"recipe", "seed"})}
-    return [(variant, seed) for seed in range(FIRST_SEED, FIRST_SEED + max(SEEDS.values())) for variant in variants()
-            if seed < FIRST_SEED + SEEDS[variant[3]] and (digest(*variant[1:]), seed) not in done]
+    return [(variant, seed) for epochs, seeds in SEEDS.items() for seed in range(FIRST_SEED, FIRST_SEED + seeds)
+            for variant in variants() if variant[3] == epochs and (digest(*variant[1:]), seed) not in done]
 
 
 def main():
