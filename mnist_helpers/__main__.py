@@ -70,6 +70,8 @@ def parser() -> argparse.ArgumentParser:
     publish.add_argument("repository", metavar="OWNER/NAME", nargs="?", help="or its https or ssh address; by default "
                          "the one that git calls origin")
     publish.add_argument("--commit", default="HEAD", help="what to publish (default: HEAD)")
+    site = command("site", build_site, "build the course's site, without a network (half a minute)")
+    site.add_argument("folder", nargs="?", metavar="FOLDER", help="where to (default: build/site)")
     return main
 
 
@@ -342,6 +344,14 @@ def publish_copies(options) -> int:
 
     made = publish.publish(ROOT, options.repository, options.commit)
     print(f"{made[:10]}: git push origin {publish.BRANCH}" if made else f"{publish.BRANCH} has these files already")
+    return 0
+
+
+def build_site(options) -> int:
+    from .course import site
+
+    folder = Path(options.folder or ROOT / "build" / "site").resolve()
+    print(f"{site.build(folder)} pages in {folder}. To see them: python -m http.server --directory {folder}")
     return 0
 
 

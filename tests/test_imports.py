@@ -16,7 +16,8 @@ PACKAGE = ROOT / "mnist_helpers"
 FLAT = ["version", "files", "places", "data", "augment", "device", "loader", "recipe", "checkpoint", "measure", "check",
         "run", "train", "cpu", "optim", "layers", "diagram", "stats", "plots"]
 COURSE = ["catalogue", "processes", "notebooks", "networks", "stamps", "records", "table", "tables", "claims", "pages", "study",
-          "verify", "git", "publish", "copies", "update", "release", "doctor", "draw", "explain", "pieces", "answers"]
+          "verify", "git", "publish", "copies", "update", "release", "doctor", "draw", "explain", "pieces", "answers",
+          "site"]
 SHOWN = {"answers", "networks", "records", "tables"}  # the few functions of the course that lessons show
 
 
@@ -77,6 +78,7 @@ def test_every_import_from_outside_is_required():
         "jupyter_client", "jupyter_core",  # come with ipykernel
         "traitlets",  # comes with anywidget
         "distributed",  # optional, for studies on a cluster
+        "myst_nb", "sphinx", "sphinx_book_theme",  # optional, for the site
     }
 
 

@@ -26,7 +26,8 @@ def test_conda_names_what_requirements_name():
 
 def test_versions_are_bounded_in_one_place_and_widely():
     project = tomllib.loads(read("pyproject.toml"))["project"]
-    assert "dependencies" not in project and "optional-dependencies" not in project
+    assert "dependencies" not in project
+    assert not re.search("[=<>~]", str(project["optional-dependencies"]))
     assert not re.search(r"^  - (?!python=)\S+[=<>]", read("environment.yml"), re.MULTILINE)
     assert "-e ." in read("requirements.txt").splitlines()
     for requirement in doctor.requirements():

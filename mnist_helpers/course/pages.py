@@ -211,6 +211,8 @@ def pages(find, root=None) -> dict:
                             "claims": f"**Is it true?** [{claims.counts(verdicts)}](site/claims.md)"},
               "site/challenges.md": {"scoreboard": scoreboard(find)},
               "site/explanations.md": explain.findings()}
+    tables["site/index.md"] = {"picture": picture(find).replace('"results/', '"../results/'),
+                               "claims": tables["README.md"]["claims"].replace("](site/", "](")}
     texts = {}
     for path in [root / "README.md", *sorted((root / "site").glob("*.md"))]:
         text = claims.page_text(verdicts) if path.name == "claims.md" else path.read_text(encoding="utf-8")
