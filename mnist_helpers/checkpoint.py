@@ -1,14 +1,18 @@
 """Keeping a run: going on where it stopped, and replaying one that was recorded."""
 
-import contextlib
+import copy
 import hashlib
 import io
 import json
+import tempfile
+import warnings
+import weakref
 import zipfile
 from pathlib import Path
 
+import filelock
 import torch
-from safetensors import SafetensorError, safe_open
+from safetensors import safe_open
 from safetensors.torch import save
 
 from .data import project_root
@@ -20,23 +24,66 @@ TRACE_STEPS = 100  # that a recorded training is compared over
 
 
 class CheckpointError(RuntimeError):
-    """A checkpoint cannot be used here: damaged, or made by another model or recipe."""
+    """A checkpoint cannot be used here: damaged, in use, not to be written, or made by another model or recipe."""
+
+
+def digest(content) -> str:
+    """SHA-256 of nested dicts, lists, tensors and plain values, to the bit."""
+    found = hashlib.sha256()
+
+    def add(value):
+        if isinstance(value, torch.Tensor):
+            found.update(f"{value.dtype} {tuple(value.shape)} ".encode())
+            found.update(value.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().tobytes())
+        elif isinstance(value, dict | list | tuple):
+            found.update(f"{len(value)} {'of' if isinstance(value, dict) else 'in'} ".encode())
+            for each in (part for item in value.items() for part in item) if isinstance(value, dict) else value:
+                add(each)
+        else:
+            found.update(f"{type(value).__name__} {value!r} ".encode())
+
+    add(content)
+    return found.hexdigest()
 
 
 # ---------------------------------------------------------------- going on where a run stopped
 
 
 class Checkpoint:
-    """The file at ``path`` from which `run` can go on: everything that its training changes."""
+    """The file at ``path`` from which `run` can go on: everything that its training changes.
+
+    Raises `CheckpointError` if nothing can be written there, or another process trains with it.
+    """
 
     def __init__(self, path: str | Path, run, optimizer, scheduler, loader):
-        self.path, self.run, self.loader = Path(path).expanduser(), run, loader
+        try:
+            self.path = Path(path).expanduser()
+            self.path.parent.mkdir(parents=True, exist_ok=True)
+            tempfile.TemporaryFile(dir=self.path.parent).close()  # before the first epoch, and not after it
+        except (OSError, RuntimeError) as error:  # RuntimeError: ~ of a user that does not exist
+            raise CheckpointError(f"no checkpoint can be written to {path}: {error}. Use another path.") from error
+        self.run, self.loader = run, loader
         self.parts = {"model": run.model, "optimizer": optimizer}
         if scheduler is not None:
             self.parts["scheduler"] = scheduler
+        self._lock()
+
+    def _lock(self):
+        """Keep other processes away for as long as this object lives; this process may come again."""
+        path = self.path.resolve()
+        lock = filelock.FileLock(path.with_name(f".{path.name}.lock"), is_singleton=True, thread_local=False)
+        try:
+            lock.acquire(timeout=0)
+        except filelock.Timeout:
+            raise CheckpointError(f"{self.path} is in use by another process: give this training a path of its own, or "
+                                  "end the other one (a notebook's kernel holds it until it is restarted).") from None
+        except (OSError, NotImplementedError):  # a file system without locks, such as a mounted drive
+            return
+        weakref.finalize(self, lock.release)
 
     def save(self) -> None:
-        """Write it in one step, so that being killed here leaves the previous one."""
+        """Write it in one step, so that being killed here leaves the previous one. Where it cannot be written, for the
+        disk is full, the training goes on with a warning: it can be written after the next epoch."""
         content = {name: part.state_dict() for name, part in self.parts.items()}
         generator = getattr(self.loader, "generator", None)
         content |= {"start": self.run.card["start"], "recipe": self.run.card["recipe"],
@@ -44,12 +91,18 @@ class Checkpoint:
                     "generator": generator.get_state() if generator is not None else None,
                     "random_state": random_state(device_of(self.run.model))}
         buffer = io.BytesIO()  # in memory first: an interrupt or a full disk then leaves nothing half done
-        torch.save(content, buffer)
-        self.path.parent.mkdir(parents=True, exist_ok=True)
-        replace_file(self.path, buffer.getvalue())
+        torch.save(content | {"digest": digest(content)}, buffer)
+        try:
+            self.path.parent.mkdir(parents=True, exist_ok=True)
+            replace_file(self.path, buffer.getvalue())
+        except OSError as error:
+            warnings.warn(f"after epoch {len(self.run.history['seconds'])} the checkpoint {self.path} could not be "
+                          f"written: {error.strerror or error}. The training goes on; the file is as it was before",
+                          stacklevel=3)
 
     def resume(self, epochs: int) -> None:
-        """Load it into the run's parts. Raises `CheckpointError`, and leaves the file, if it does not fit."""
+        """Load it into the run's parts. Raises `CheckpointError`, and leaves the file and the parts, if it does not
+        fit."""
         content, path = self._read(), self.path
         # Hooks may only look on; whether they do is the reader's to know.
         theirs, ours = ({name: text for name, text in recipe.items() if name != "hooks"}
@@ -62,12 +115,23 @@ class Checkpoint:
             raise CheckpointError(f"{path} has {done} epochs, and {epochs} were asked for. Use another path.")
         if missing := set(self.parts) - set(content):
             raise CheckpointError(f"{path} lacks {', '.join(sorted(missing))}. Use another path; it stays as it is.")
-        for name, part in self.parts.items():
-            part.load_state_dict(content[name])
-        generator = getattr(self.loader, "generator", None)
-        if content["generator"] is not None and generator is not None:
-            generator.set_state(content["generator"])
-        set_random_state(content["random_state"], device_of(self.run.model))
+        device = device_of(self.run.model)
+        before = copy.deepcopy({name: part.state_dict() for name, part in self.parts.items()})
+        state, generator = random_state(device), getattr(self.loader, "generator", None)
+        try:
+            for name, part in self.parts.items():
+                if set(content[name]) != set(before[name]):
+                    raise ValueError(f"the state of the {name} has other parts")
+                part.load_state_dict(content[name])
+            if content["generator"] is not None and generator is not None:
+                generator.set_state(content["generator"])
+            set_random_state(content["random_state"], device)
+        except Exception as error:  # made by another version of PyTorch, for example
+            for name, part in self.parts.items():
+                part.load_state_dict(before[name])
+            set_random_state(state, device)
+            raise CheckpointError(f"{path} does not fit this training ({type(error).__name__}: {error}). Use another "
+                                  "path; the file stays as it is.") from error
         self.run.history, self.run.batch_loss = content["history"], content["batch_loss"]
         self.run.card["start"] = content["start"]  # of the training that was stopped, not of this call
         self.run.id = identity(self.run.model, self.run.card["recipe"], epochs, content["start"])
@@ -78,17 +142,32 @@ class Checkpoint:
             raise CheckpointError(f"{self.path} is no file: give the path of a checkpoint, or of one to make.")
         try:
             with zipfile.ZipFile(self.path) as archive:  # torch.load compares no checksums
+                if any(entry.compress_type for entry in archive.infolist()):
+                    raise ValueError("it is compressed")
                 if damaged := archive.testzip():
                     raise ValueError(f"{damaged} has another checksum")
             content = torch.load(self.path, map_location="cpu", weights_only=True)
-            needed = {"start", "recipe", "history", "batch_loss", "generator", "random_state"}
-            missing = needed - set(content)
-            if missing or not isinstance(content["recipe"], dict) or "seconds" not in content["history"]:
-                raise ValueError(f"it lacks {', '.join(sorted(missing)) or 'a history'}")
+            if content.pop("digest") != digest(content):
+                raise ValueError("its content has another digest")
+            _check_structure(content)
         except Exception as error:  # torch.load raises whatever the damage makes it stumble over
             raise CheckpointError(f"{self.path} is not a checkpoint of `fit`, or is damaged ({type(error).__name__}: "
                                   f"{error}). Use another path; this file stays as it is.") from error
         return content
+
+
+def _check_structure(content):
+    """Raise an exception of some kind unless a checkpoint has the parts of one."""
+    columns, epochs = content["history"].values(), len(content["history"]["seconds"])
+    if any(not isinstance(column, list) or len(column) != epochs for column in columns):
+        raise ValueError("its history has columns of several lengths")
+    numbers = [content["batch_loss"], *columns]
+    if not all(isinstance(column, list) and all(isinstance(value, int | float) for value in column)
+               for column in numbers):
+        raise ValueError("its history holds what is no number")
+    if set(content["start"]) != {"draws", "weights"} or not {"generator", "random_state"} <= set(content):
+        raise ValueError("a part of it is missing")
+    content["recipe"].items()
 
 
 # ---------------------------------------------------------------- replaying a recorded run
@@ -127,35 +206,38 @@ def keep(run, folder: Path) -> Path:
     """Write what a replay of a run needs, ``<run.id>.safetensors``; return its path."""
     tensors = {f"weights.{name}": value.detach().cpu().contiguous() for name, value in run.model.state_dict().items()}
     tensors["batch_loss"] = torch.tensor(run.batch_loss)
-    header = {"run": json.dumps({"card": run.card, "history": run.history})}
+    told = json.dumps({"card": run.card, "history": run.history})
     path = Path(folder) / f"{run.id}.safetensors"
-    replace_file(path, save(tensors, header))
+    replace_file(path, save(tensors, {"run": told, "digest": kept_digest(told, tensors)}))
     return path
+
+
+def kept_digest(told: str, tensors: dict) -> str:
+    """Of all that a kept file holds, since safetensors has no checksum."""
+    return digest([told, {name: tensors[name] for name in sorted(tensors)}])
 
 
 def read_kept(path: Path) -> dict:
     """``weights``, ``batch_loss``, ``history`` and ``card`` of a kept run. Raises `CheckpointError` if damaged."""
-    with _opened(path) as file:
-        content = json.loads(file.metadata()["run"])
-        tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-    return content | {
-        "batch_loss": tensors.pop("batch_loss").tolist(),
-        "weights": {name.removeprefix("weights."): value for name, value in tensors.items()}}
-
-
-def read_header(path: Path) -> dict:
-    """``card`` and ``history`` of a kept run, without its tensors. Raises `CheckpointError` if damaged."""
-    with _opened(path) as file:
-        return json.loads(file.metadata()["run"])
-
-
-@contextlib.contextmanager
-def _opened(path):
     try:
         with safe_open(path, "pt") as file:
-            yield file
-    except (OSError, SafetensorError, KeyError, TypeError, ValueError) as error:
-        raise CheckpointError(f"{path} is no kept run, or is damaged ({error})") from error
+            header = file.metadata()
+            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+        # Those kept before the digest was written into each file have theirs in a file beside them.
+        expected = header.get("digest") or _digests(Path(path).parent).get(Path(path).stem)
+        if expected and expected != kept_digest(header["run"], tensors):
+            raise ValueError("its content has another digest")
+        content = json.loads(header["run"])
+        return {"card": content["card"], "history": content["history"],
+                "batch_loss": tensors.pop("batch_loss").tolist(),
+                "weights": {name.removeprefix("weights."): value for name, value in tensors.items()}}
+    except Exception as error:  # whatever the damage makes the readers stumble over
+        raise CheckpointError(f"{path} is no kept run, or is damaged ({type(error).__name__}: {error})") from error
+
+
+def _digests(folder):
+    path = folder / "digests.json"
+    return json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
 
 
 def stamps_file() -> Path:
@@ -164,8 +246,15 @@ def stamps_file() -> Path:
 
 
 def stamps() -> dict:
+    """What `stamps_file` holds. Raises `ValueError` if it is damaged."""
     path = stamps_file()
-    return json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
+    try:
+        known = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
+        if not all({"recipe", "package", "trace"} <= set(each) for each in known.values()):
+            raise ValueError("a stamp lacks a part")
+        return known
+    except (ValueError, TypeError, AttributeError) as error:
+        raise ValueError(f"{path} is damaged ({error}): restore it from git") from error
 
 
 def find_kept(id: str, card: dict) -> tuple[dict | None, str]:
@@ -185,7 +274,7 @@ def find_kept(id: str, card: dict) -> tuple[dict | None, str]:
     name = id.split("-s")[0]
     for other in sorted(kept_folder().glob(f"{name}-s*.safetensors")):
         try:
-            theirs = read_header(other)["card"]
+            theirs = read_kept(other)["card"]
         except CheckpointError:
             continue  # a damaged neighbour says nothing about this one
         lines = [line for line in differences(theirs["recipe"], recipe) if line.split(":")[0].strip() not in MACHINE]

@@ -57,7 +57,7 @@ def append_line(path: str | Path, text: str) -> None:
             line = b"\n" * torn + text.encode() + b"\n"
             while line:  # unbuffered, so that nothing is written later; a full disk takes a part
                 line = line[file.write(line):]
-        except OSError:
+        except BaseException:  # an interrupt, too
             os.truncate(path, size)
             raise
 

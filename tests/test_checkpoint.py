@@ -1,15 +1,21 @@
 """Going on where a run stopped, to the bit, also after a real SIGKILL; what counts as another recipe; replay."""
 
+import errno
+import gc
 import importlib.util
+import io
 import json
 import linecache
 import os
+import pickle
 import subprocess
 import sys
 import tempfile
 import time
+import zipfile
 from pathlib import Path
 
+import filelock
 import pytest
 import torch
 import torch.nn.functional as F
@@ -19,7 +25,7 @@ from torch.optim import lr_scheduler
 from torch.utils.data import DataLoader, TensorDataset
 
 import mnist_helpers as mh
-from mnist_helpers import checkpoint, recipe
+from mnist_helpers import checkpoint, data, recipe
 from mnist_helpers.checkpoint import CheckpointError
 from mnist_helpers.data import Split
 from mnist_helpers.train import each_step
@@ -119,7 +125,8 @@ def test_checkpoints_are_written_in_one_step_and_hold_plain_data_only(split, net
     monkeypatch.setattr(os, "replace", watch)
     run = train(network(), split, checkpoint=path, scheduler=SCHEDULERS[1])
     assert [len(each) for each in seen] == [1, 2, 3]
-    assert torch.load(path, weights_only=True)["history"] == run.history and list(tmp_path.iterdir()) == [path]
+    assert torch.load(path, weights_only=True)["history"] == run.history
+    assert {each.name for each in tmp_path.iterdir()} <= {path.name, f".{path.name}.lock"}
 
 
 @pytest.mark.parametrize("damage", [lambda content: b"", lambda content: b"not a checkpoint",
@@ -140,6 +147,139 @@ def test_a_damaged_checkpoint_is_named_and_kept(split, network, tmp_path, damage
     with pytest.raises(CheckpointError, match=r"run\.pt"):
         train(network(), split, checkpoint=path)
     assert path.read_bytes() == content
+
+
+def rewrite(path, content):
+    """Save other content in a checkpoint's form, its digest too."""
+    content.pop("digest", None)
+    torch.save(content | {"digest": checkpoint.digest(content)}, path)
+
+
+def changes():
+    """What can be wrong with the structure of a checkpoint: each part missing, of another type, or empty."""
+    for name in ("model", "optimizer", "scheduler", "start", "recipe", "history", "batch_loss", "generator", "random_state"):
+        yield f"no {name}", lambda content, name=name: content.pop(name)
+        yield f"{name} is a number", lambda content, name=name: content.update({name: 7})
+        yield f"{name} is empty", lambda content, name=name: content.update({name: {}})
+    yield "no weight", lambda content: content["model"].popitem()
+    yield "a weight of another shape", lambda content: content["model"].update({"0.weight": torch.zeros(3)})
+    yield "no epochs", lambda content: content["history"].pop("seconds")
+    yield "a short history", lambda content: content["history"]["lr"].pop()
+    yield "text in the history", lambda content: content["history"].update({"lr": ["a"] * 2})
+    yield "no groups", lambda content: content["optimizer"].update({"param_groups": []})
+    yield "a state of no generator", lambda content: content["random_state"].update({"cpu": torch.zeros(3, dtype=torch.uint8)})
+
+
+@pytest.mark.parametrize("signed", [False, True])
+def test_a_crafted_checkpoint_is_one_kind_of_error_and_changes_nothing(split, network, tmp_path, signed):
+    """With the digest of the content that was there, and with one of its own."""
+    path = tmp_path / "run.pt"
+    train(network(), split, epochs=2, checkpoint=path, scheduler=SCHEDULERS[1])
+    whole = path.read_bytes()
+    for name, change in changes():
+        content = torch.load(io.BytesIO(whole), weights_only=True)
+        change(content)
+        if signed:
+            rewrite(path, content)
+        else:
+            torch.save(content, path)
+        model, before = network(), path.read_bytes()
+        weights = {name: value.clone() for name, value in model.state_dict().items()}
+        with pytest.raises(CheckpointError, match=r"run\.pt"):
+            train(model, split, epochs=3, checkpoint=path, scheduler=SCHEDULERS[1])
+            pytest.fail(f"{name}: believed")
+        assert all(torch.equal(value, weights[name]) for name, value in model.state_dict().items()), name
+        assert path.read_bytes() == before
+
+
+class Touch:
+    """A pickle of it creates a file where it is loaded."""
+
+    def __init__(self, path):
+        self.path = path
+
+    def __reduce__(self):
+        return Path.touch, (self.path,)
+
+
+def test_nothing_in_a_checkpoint_is_executed(split, network, tmp_path):
+    path, mark = tmp_path / "run.pt", tmp_path / "executed"
+    for content in (Touch(mark), {"model": Touch(mark)}):
+        torch.save(content, path)
+        with pytest.raises(CheckpointError):
+            train(network(), split, checkpoint=path)
+        path.write_bytes(pickle.dumps(content))
+        with pytest.raises(CheckpointError):
+            train(network(), split, checkpoint=path)
+    torch.jit.save(torch.jit.script(network()), path)
+    with pytest.raises(CheckpointError):
+        train(network(), split, checkpoint=path)
+    assert not mark.exists()
+
+
+def test_a_bomb_is_not_unpacked(split, network, tmp_path):
+    with zipfile.ZipFile(tmp_path / "run.pt", "w", zipfile.ZIP_DEFLATED) as archive:
+        archive.writestr("archive/data.pkl", bytes(10**6))
+    with pytest.raises(CheckpointError, match="compressed"):
+        train(network(), split, checkpoint=tmp_path / "run.pt")
+
+
+def test_a_full_disk_costs_no_epoch_and_the_next_one_is_written(split, network, tmp_path, monkeypatch):
+    path, fsync, calls = tmp_path / "run.pt", os.fsync, []
+
+    def full_at_first(file):
+        calls.append(file)
+        if len(calls) == 2:
+            raise OSError(errno.ENOSPC, "No space left on device")
+        fsync(file)
+
+    monkeypatch.setattr(os, "fsync", full_at_first)
+    with pytest.warns(UserWarning, match=r"after epoch 2.*run\.pt.*No space left"):
+        run = train(network(), split, epochs=3, checkpoint=path)
+    assert len(run.history["seconds"]) == 3 and not list(tmp_path.glob("*.part*")) + list(tmp_path.glob(".*.part*"))
+    assert torch.load(path, weights_only=True)["history"] == run.history
+    assert same(run.model, train(network(), split, epochs=3).model)
+
+
+def test_an_interrupt_while_it_is_written_is_an_interrupt(split, network, tmp_path, monkeypatch):
+    path, save = tmp_path / "run.pt", torch.save
+    train(network(), split, epochs=1, checkpoint=path)
+
+    def stopped(content, file):
+        save(content, file)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(torch, "save", stopped)
+    with pytest.raises(mh.train.Interrupted) as stop:
+        train(network(), split, epochs=3, checkpoint=path)
+    assert len(stop.value.run.history["seconds"]) == 2 and not list(tmp_path.glob(".*.part"))
+    monkeypatch.undo()
+    assert same(train(network(), split, epochs=3, checkpoint=path).model, train(network(), split, epochs=3).model)
+
+
+def test_a_place_where_nothing_can_be_written_is_named_before_the_first_epoch(split, network, tmp_path, monkeypatch):
+    (tmp_path / "file").write_text("text")
+    for path in (tmp_path / "file" / "run.pt", "~nosuchuser/run.pt" if os.name == "posix" else tmp_path / "file" / "x"):
+        with pytest.raises(CheckpointError, match="another path"):
+            train(network(), split, checkpoint=path, after_step=stop_at(1, AssertionError))
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.setenv("USERPROFILE", str(tmp_path))
+    train(network(), split, epochs=1, checkpoint="~/new/run.pt")
+    assert (tmp_path / "new" / "run.pt").is_file()
+
+
+def test_a_second_process_is_refused_by_name_and_the_same_one_may_come_again(split, network, tmp_path):
+    path = tmp_path / "run.pt"
+    with filelock.FileLock(tmp_path / ".run.pt.lock", is_singleton=False), (  # as another process
+            pytest.raises(CheckpointError, match=r"run\.pt is in use")):
+        train(network(), split, checkpoint=path, after_step=stop_at(1, AssertionError))
+    with pytest.raises(KeyboardInterrupt) as stop:
+        train(network(), split, checkpoint=path, after_step=stop_at(5))
+    train(network(), split, epochs=1, checkpoint=path)  # though what was raised still holds the first one's frames
+    del stop
+    gc.collect()
+    with filelock.FileLock(tmp_path / ".run.pt.lock", is_singleton=False, timeout=0):
+        pass  # it was let go
 
 
 # ---------------------------------------------------------------- another recipe
@@ -206,7 +346,7 @@ def test_another_model_seed_image_or_device_is_refused_by_name(split, network, t
         refused(lambda: train(network(), split, epochs=1, checkpoint=path), changed, path, named)
     content = torch.load(path, weights_only=True)
     content["recipe"]["device"] = "cuda"  # as if it had been made there
-    torch.save(content, path)
+    rewrite(path, content)
     with pytest.raises(CheckpointError, match="device: cuda there, cpu here"):
         train(network(), split, checkpoint=path)
 
@@ -458,7 +598,7 @@ def test_other_starting_weights_other_draws_and_an_old_package_are_not_replayed(
     assert capsys.readouterr().out.count("training, since") == 3
 
 
-@pytest.mark.parametrize("damage", ["a part", "other weights", "a neighbour"])
+@pytest.mark.parametrize("damage", ["a part", "other weights", "a digit of the history", "a neighbour"])
 def test_damaged_weights_are_never_replayed_silently(recorded, damage):
     run, start = recorded
     (path,) = checkpoint.kept_folder().iterdir()
@@ -467,9 +607,10 @@ def test_damaged_weights_are_never_replayed_silently(recorded, damage):
         path.write_bytes(content[:100])
     elif damage == "other weights":
         path.write_bytes(content[:-400] + bytes(400))
-        with pytest.raises(CheckpointError, match=run.id):
-            start("recorded")
-        return
+    elif damage == "a digit of the history":
+        accuracy = json.dumps(run.history["val_accuracy"][-1]).encode()
+        assert content.count(accuracy) == 1
+        path.write_bytes(content.replace(accuracy, accuracy[:-1] + (b"3" if accuracy[-1:] != b"3" else b"4")))
     else:
         path.write_bytes(content[:100])
         path.rename(path.with_name("Sequential-s0-00000000.safetensors"))
@@ -491,6 +632,30 @@ def test_what_is_collected_is_what_is_kept_and_a_trace_is_its_first_losses(recor
         content = json.loads((tmp_path / "collected" / f"{whole.id}.trace.json").read_text())
         assert content["losses"] == traced.batch_loss == whole.batch_loss[:3]
     assert checkpoint.TRACE_STEPS == 3
+
+
+def test_the_kept_files_of_the_course_are_what_they_were(recorded):
+    """Those with a digest inside, and those with one beside them."""
+    folder = data.project_root() / "results" / "kept"
+    beside = json.loads((folder / "digests.json").read_text(encoding="utf-8"))
+    for path in sorted(folder.glob("*.safetensors"))[::7]:
+        checkpoint.read_kept(path)
+    name = next(name for name in beside if (folder / f"{name}.safetensors").is_file())
+    content = (folder / f"{name}.safetensors").read_bytes()
+    kept = checkpoint.kept_folder() / f"{name}.safetensors"
+    kept.write_bytes(content)
+    (kept.parent / "digests.json").write_text(json.dumps(beside))
+    checkpoint.read_kept(kept)
+    kept.write_bytes(content[:-9] + bytes([content[-9] ^ 1]) + content[-8:])
+    with pytest.raises(CheckpointError, match=name):
+        checkpoint.read_kept(kept)
+
+
+@pytest.mark.parametrize("text", ["", "{", "[1]", '{"a": 1}', '{"a": {}}'])
+def test_damaged_stamps_are_named(recorded, text):
+    checkpoint.stamps_file().write_text(text)
+    with pytest.raises(ValueError, match=r"stamps\.json is damaged"):
+        checkpoint.stamps()
 
 
 def test_the_digest_of_nothing_is_a_digest():
