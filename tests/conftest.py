@@ -1,10 +1,22 @@
 """What several tests share: a tiny dataset, a tiny network, and where real MNIST is."""
 
+import os
+
 import pytest
 import torch
 from torch import nn
 
 from mnist_helpers import data
+
+
+@pytest.fixture(autouse=True)
+def environment():
+    """Functions that are for a process of their own set environment variables; here they are put back."""
+    before = dict(os.environ)
+    yield
+    if os.environ != before:
+        os.environ.clear()
+        os.environ.update(before)
 
 
 @pytest.fixture

@@ -61,3 +61,11 @@ def test_the_courses_networks():
         if network.published:
             assert 0 < network.published["accuracy"] < 1
             assert "/" in network.published["source"] or network.published["source"] == "as reported"
+
+
+def test_pythons_import_machinery_can_ask_the_finder_of_networks():
+    import importlib
+
+    from mnist_helpers.course import networks  # noqa: F401 - it registers the finder
+
+    importlib.invalidate_caches()

@@ -79,6 +79,10 @@ class Recipes(importlib.abc.MetaPathFinder, importlib.abc.ExecutionLoader):
         return importlib.util.spec_from_file_location(fullname, cls(notebook)._filename,
                                                       loader=cls(notebook, definitions(notebook)))
 
+    @classmethod
+    def invalidate_caches(cls):
+        """There are none: `importlib.invalidate_caches` asks every finder, and this one is a class."""
+
     @property
     def _filename(self):
         return f"{self.path.name} (recipe)"  # no file's: the source comes from `get_source`
