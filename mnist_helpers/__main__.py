@@ -314,8 +314,8 @@ def open_lab(options) -> int:
     from jupyterlab.labapp import LabApp
 
     # In the course's folder, so that the originals and the pages are one click away.
-    LabApp.launch_instance([f"--ServerApp.root_dir={ROOT}", f"--LabApp.default_url=/lab/tree/{copies.FOLDER}",
-                            *options.rest])
+    LabApp.launch_instance([f"--ServerApp.root_dir={ROOT}",
+                            f"--LabApp.default_url=/lab/tree/{copies.FOLDER}/index.ipynb", *options.rest])
     return 0
 
 

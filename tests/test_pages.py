@@ -1,5 +1,7 @@
 """The pages: figures, tables and the picture are those of the records."""
 
+import re
+
 import nbformat
 import pytest
 from PIL import Image
@@ -50,3 +52,14 @@ def test_a_marked_figure_is_rewritten_in_its_own_form():
     for wrong in ("no figure <!-- = lesson 5, test -->", "1<!-- = lesson 9, test -->"):
         with pytest.raises(ValueError):
             pages.figures(wrong, find)
+
+
+def test_what_jupyterlab_opens_first_lists_every_notebook_there_is():
+    """Found here by their set-up cell, which every notebook that runs has."""
+    folder = project_root() / "notebooks"
+    (cell,) = notebooks.read(folder / "index.ipynb").cells
+    targets = re.findall(r"\]\((.+?)\)", cell.source)
+    there = {path.relative_to(folder).as_posix() for path in folder.rglob("*.ipynb")
+             if ".ipynb_checkpoints" not in path.parts and '"setup"' in path.read_text(encoding="utf-8")}
+    assert sorted(target for target in targets if target.endswith(".ipynb")) == sorted(there)
+    assert all((folder / target).exists() for target in targets) and "<!--" not in cell.source

@@ -1,5 +1,7 @@
 """What the files beside the code say: requirements, environment, README, CI."""
 
+import json
+import os
 import re
 import tomllib
 
@@ -37,6 +39,18 @@ def test_versions_are_bounded_in_one_place_and_widely():
             assert requirement.specifier.contains(COLAB[requirement.name])
 
 
+def test_binder_and_codespaces_install_what_a_learner_does():
+    lines = [line for line in read("binder/requirements.txt").splitlines() if line[:1] not in ("", "#")]
+    assert lines.pop() == "-r ../requirements.txt" and all(line.startswith(("--index-url ", "--extra-index-url ")) for line in lines)
+    container = json.loads(read(".devcontainer/devcontainer.json"))
+    assert container["postCreateCommand"].startswith("pip install -r binder/requirements.txt && ")
+    opened = container["customizations"]["codespaces"]["openFiles"]
+    assert all((ROOT / name).exists() for name in opened)
+    for version in (read("binder/runtime.txt").strip().removeprefix("python-"), container["image"].rpartition(":")[2]):
+        assert version in re.search(r"Python-(\S+?)-", read("README.md"))[1], "one that the course is tested on"
+    assert (ROOT / "binder/postBuild").stat().st_mode & 0o111 or os.name == "nt", "it has to be executable"
+
+
 def test_nothing_assumes_fork_a_shell_or_posix_paths():
     """What Windows does not have, and macOS does not start processes by; processes are spawned."""
     for folder in ("mnist_helpers", "benchmarks"):
@@ -57,7 +71,8 @@ def test_ci_runs_the_readmes_two_lines_in_their_order():
 
 
 def test_links_lead_somewhere():
-    for name in ("README.md", "CONTRIBUTING.md", "notebooks/glossary.md"):
+    pages = [f"site/{path.name}" for path in (ROOT / "site").glob("*.md")]
+    for name in ("README.md", "CONTRIBUTING.md", "CHANGELOG.md", "notebooks/glossary.md", *pages):
         for target in re.findall(r"\]\((?!https?:|../../tree/)([^)#]+)", read(name)):  # a tree is a branch on GitHub
             assert (ROOT / name).parent.joinpath(target).exists(), f"{name}: {target}"
 

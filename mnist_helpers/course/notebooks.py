@@ -308,14 +308,22 @@ def run_cells(cells, name: str, seed: int) -> dict:
 
 
 def _kernel_settings(temporary):
-    """Settings for the kernel's manager: to talk through files of this user where that is possible, for over TCP any
-    user of the machine can listen."""
+    """Settings for what runs the kernel. It talks through files of this user where that is possible, for over TCP any
+    user of the machine can listen. And it is asked to end without an interrupt before: papermill does not wait until
+    its last request is done with, and ipykernel logs an interrupt in it as an error."""
+    from jupyter_client import AsyncKernelManager
     from traitlets.config import Config
 
+    class Manager(AsyncKernelManager):
+        async def _async_interrupt_kernel(self):
+            if not self.shutting_down:
+                await super()._async_interrupt_kernel()
+
+    settings = {"NotebookClient": {"kernel_manager_class": Manager}}
     socket = str(Path(temporary) / "kernel")
-    if os.name == "nt" or len(socket) > LONGEST_SOCKET:
-        return Config()
-    return Config({"ConnectionFileMixin": {"transport": "ipc", "ip": socket}})
+    if os.name != "nt" and len(socket) <= LONGEST_SOCKET:
+        settings["ConnectionFileMixin"] = {"transport": "ipc", "ip": socket}
+    return Config(settings)
 
 
 def as_json(notebook):

@@ -24,7 +24,7 @@ from PIL import Image
 from ..data import project_root
 from ..files import replace_file
 from ..stats import mean_over_seeds
-from . import answers, catalogue, claims, explain, notebooks, pieces, records
+from . import answers, catalogue, claims, contents, explain, notebooks, pieces, records
 
 PRINTED = "printed by "
 NO_BREAK = "\N{NO-BREAK SPACE}"
@@ -219,7 +219,7 @@ def pages(find, root=None) -> dict:
         for name, content in tables.get(path.relative_to(root).as_posix(), {}).items():
             text = between(text, name, content)
         texts[path] = figures(text, find)
-    return texts
+    return texts | {root / "notebooks" / contents.FILE: contents.content()}
 
 
 def write_notebook(path, find) -> None:
