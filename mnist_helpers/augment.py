@@ -187,6 +187,13 @@ class Augment:
         ``generator`` is a `torch.Generator` on the images' device; without one the global random state is used. With
         a ``batch_size`` the random numbers are drawn as for one batch of that size after another.
         """
+        if not isinstance(images, torch.Tensor) or not (images.is_floating_point() or images.dtype == torch.uint8):
+            kind = images.dtype if isinstance(images, torch.Tensor) else type(images).__name__
+            raise TypeError(f"augmentation takes images as uint8 or float tensors, not {kind}: put v2.ToImage() or "
+                            "transforms.ToTensor() before it, and give it the image without its label")
+        if not isinstance(generator, torch.Generator | None):
+            raise TypeError(f"the second argument is a torch.Generator, not {type(generator).__name__}: give a "
+                            "transform of torchvision the image without its label")
         if images.ndim == 3:
             return self(images[None], generator)[0]
         if images.ndim != 4 or images.shape[2] != images.shape[3]:

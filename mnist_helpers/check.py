@@ -40,6 +40,12 @@ def check_network(model: torch.nn.Module, inputs: torch.Tensor, targets: torch.T
                               "`training=self.training`, or use nn.Dropout", stacklevel=5)
 
 
+def input_size_of(model: torch.nn.Module) -> tuple[int, int, int]:
+    """The size of an image that the model takes, 28 by 28, with as many channels as its first convolution has."""
+    first = next((module for module in model.modules() if isinstance(module, torch.nn.Conv2d)), None)
+    return (first.in_channels if first else 1), 28, 28
+
+
 def forward(model: torch.nn.Module, inputs: torch.Tensor):
     """The network's output. Raises `NetworkError` with the name of the layer that failed, what it was given, and what
     it takes."""
@@ -100,7 +106,9 @@ def _check_shape(model, logits, inputs, targets):
         wrong = targets[(targets < 0) | (targets >= logits.shape[1])]
         if len(wrong):
             raise NetworkError(f"a label is {wrong[0].item()}, and the network has {logits.shape[1]} outputs, for the "
-                               f"classes 0 to {logits.shape[1] - 1}")
+                               f"classes 0 to {logits.shape[1] - 1}" + (
+                                   ": labels that count from 1 are to be given as `labels - 1`"
+                                   if targets.min() > 0 and wrong[0] == logits.shape[1] else ""))
 
 
 def _check_hidden(model, logits):

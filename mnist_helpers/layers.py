@@ -8,7 +8,7 @@ import re
 import torch
 import torchsummary
 
-from .check import forward, hidden_weights
+from .check import forward, hidden_weights, input_size_of
 from .device import random_state, set_random_state
 from .measure import evaluation_mode
 
@@ -26,8 +26,9 @@ def hidden_parameters(model: torch.nn.Module, input_size=(1, 28, 28)) -> int:
     return hidden_weights(replica, output)
 
 
-def summary(model: torch.nn.Module, input_size=(1, 28, 28), budget: int | None = None) -> None:
-    """Print torchsummary's table for one input of ``input_size`` (without the batch), and the use of ``budget``.
+def summary(model: torch.nn.Module, input_size: tuple | None = None, budget: int | None = None) -> None:
+    """Print torchsummary's table for one input of ``input_size`` (without the batch; by default `input_size_of` the
+    model), and the use of ``budget``.
 
     The table is made on a copy on the CPU: the model's device, modes and BatchNorm statistics stay as they are, and
     so do the random states. If torchsummary's total is not `count_parameters`, the modules behind the difference are
@@ -38,6 +39,7 @@ def summary(model: torch.nn.Module, input_size=(1, 28, 28), budget: int | None =
     parameters = count_parameters(model)
     if not parameters:
         raise ValueError(f"{type(model).__name__} has no parameters to summarise")
+    input_size = input_size or input_size_of(model)
     replica = copy.deepcopy(model).cpu()
     calls = {name: 0 for name, _ in replica.named_modules()}
 

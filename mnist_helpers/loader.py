@@ -26,10 +26,11 @@ PLAUSIBLE = 30  # the largest absolute value of normalised pixels that makes sen
 class Loader:
     """Batches ``(inputs, targets)`` of images in memory, on the images' device.
 
-    ``data`` is a `Split`, or a pair of images ``(n, channels, height, width)`` and integer labels ``(n,)``, tensors or
-    arrays. One rule says what is normalised: integers 0..255 are scaled to 0..1, augmented, and normalised as MNIST is;
-    floats are taken as they are, augmented or not. ``normalize`` may be a function of the float images instead, which
-    is then always applied, or False.
+    ``data`` is a `Split`, a pair of images ``(n, channels, height, width)`` or ``(n, height, width)`` and integer
+    labels ``(n,)``, tensors or arrays, or a dataset of torchvision that holds such (see `stored`). One rule says what
+    is normalised: integers 0..255 are scaled to 0..1, augmented, and normalised as MNIST is; floats are taken as they
+    are, augmented or not. ``normalize`` may be a function of the float images instead, which is then always applied, or
+    False.
 
     ``augment`` is an `Augment`, any function of a batch of images, or of images and a generator, or a transform of
     torchvision, which draws once a call and is therefore called once an image (slower: see `one_by_one`). With
@@ -51,7 +52,7 @@ class Loader:
         self.dataset, self.images, self.labels = data, images, labels
         self.batch_size, self.augment, self.normalize = batch_size, augment, normalize
         self.shuffle, self.drop_last, self.precision, self.generator = shuffle, drop_last, precision, generator
-        self.from_torchvision = type(augment).__module__.startswith("torchvision.transforms")
+        self.from_torchvision = _from_torchvision(augment)
         self.takes_generator = augment is not None and not self.from_torchvision and _takes_generator(augment)
         self.own_generator = generator is None
         if images.is_floating_point():
@@ -115,6 +116,9 @@ def one_by_one(images: torch.Tensor, transform) -> torch.Tensor:
     makes_tensors = any(name in steps for name in ("ToTensor()", "PILToTensor()", "ToImage()"))
     takes_tensors = any(name in steps for name in ("Normalize(", "ToDtype(", "ConvertImageDtype(", "RandomErasing("))
     pil = images.dtype == torch.uint8 and (makes_tensors or not takes_tensors)
+    if not pil and "ToTensor()" in steps:
+        raise TypeError("transforms.ToTensor takes pictures, and these images are floats: pass the integers, or leave "
+                        "ToTensor out")
     made = [transform(functional.to_pil_image(image) if pil else image) for image in images.cpu()]
     made = [image if isinstance(image, torch.Tensor) else functional.pil_to_tensor(image) for image in made]
     return torch.stack([image.as_subclass(torch.Tensor) for image in made]).to(images.device)
@@ -132,8 +136,12 @@ def normalized(images, normalize_=True, integers=None):
 
 def checked_pair(data):
     """Images and labels of a `Split` or a pair, as tensors. Raises `ValueError` if they do not fit."""
-    images, labels = (data.images, data.labels) if isinstance(data, Split) else data
-    images, labels = torch.as_tensor(images), torch.as_tensor(labels)
+    if isinstance(data, Split):
+        images, labels = data.images, data.labels
+    else:
+        images, labels = map(torch.as_tensor, stored(data) if in_memory(data) else data)
+    if images.ndim == 3:  # without a place for channels, as MNIST is stored
+        images = images[:, None]
     if not images.is_floating_point() and images.dtype != torch.uint8:
         if images.numel() and not 0 <= images.min() <= images.max() <= 255:
             raise ValueError(f"integer images are pixels of 0 to 255, and these reach from {images.min().item()} to "
@@ -144,6 +152,30 @@ def checked_pair(data):
     if len(labels) == 0:
         raise ValueError("there are no images")
     return images, labels
+
+
+def stored(dataset) -> tuple:
+    """Images ``(n, channels, height, width)`` and labels ``(n,)`` that a dataset of torchvision holds in memory: MNIST
+    and its like, USPS, SVHN, CIFAR. Raises `ValueError` if the dataset has transforms, which would not be applied."""
+    if takes_transform(dataset):
+        raise ValueError("a Loader takes the images that a dataset holds, and not its transform: leave that out and "
+                         "pass it as `augment`, or use a DataLoader")
+    images = torch.as_tensor(dataset.data)
+    labels = torch.as_tensor(dataset.targets if hasattr(dataset, "targets") else dataset.labels)
+    if images.ndim == 4 and images.shape[3] == 3 and images.shape[1] != 3:  # CIFAR has its colours last
+        images = images.permute(0, 3, 1, 2)
+    return images, labels[:, 0] if labels.ndim == 2 else labels  # QMNIST: the class, then where the digit comes from
+
+
+def in_memory(dataset) -> bool:
+    """Whether it is a dataset of torchvision that holds its images as one tensor or array."""
+    return type(dataset).__module__.startswith("torchvision.datasets") and isinstance(
+        getattr(dataset, "data", None), torch.Tensor | np.ndarray)
+
+
+def takes_transform(dataset) -> bool:
+    """Whether a dataset of torchvision has any transform."""
+    return any(getattr(dataset, name, None) for name in ("transform", "target_transform", "transforms"))
 
 
 def check_range(inputs: torch.Tensor) -> None:
@@ -157,12 +189,13 @@ def check_range(inputs: torch.Tensor) -> None:
 def batches_of(data, *, shuffle: bool, batch_size: int = BATCH_SIZE, **options) -> Iterable:
     """Whatever a PyTorch user brings as something that yields batches.
 
-    Loaders and other iterables of batches are taken as they are; a `Split` and a pair of tensors or arrays become a
-    `Loader`, any other map-style dataset a `DataLoader`, both with ``batch_size``. Raises `TypeError` for the rest.
+    Loaders and other iterables of batches are taken as they are; a `Split`, a pair of tensors or arrays, and a dataset
+    of torchvision that is in memory and has no transform become a `Loader`, any other map-style dataset a `DataLoader`,
+    both with ``batch_size``. Raises `TypeError` for the rest.
     """
     if isinstance(data, Loader | DataLoader):
         return data
-    if isinstance(data, Split) or _is_pair(data):
+    if isinstance(data, Split) or _is_pair(data) or (in_memory(data) and not takes_transform(data)):
         return Loader(data, batch_size, shuffle=shuffle, **options)
     if not isinstance(data, torch.utils.data.IterableDataset) and hasattr(data, "__getitem__") and (
             hasattr(data, "__len__")) and not isinstance(data, list | tuple | dict):
@@ -174,8 +207,11 @@ def batches_of(data, *, shuffle: bool, batch_size: int = BATCH_SIZE, **options) 
 
 
 def _is_pair(data):
-    return isinstance(data, tuple | list) and len(data) == 2 and all(
-        isinstance(part, torch.Tensor | np.ndarray) for part in data)
+    if not isinstance(data, tuple | list) or len(data) != 2 or not isinstance(data[0], torch.Tensor | np.ndarray):
+        return False
+    labels = data[1]
+    return isinstance(labels, torch.Tensor | np.ndarray) or (
+        isinstance(labels, list) and all(isinstance(label, int) for label in labels))
 
 
 def feed(batches: Iterable, device: torch.device):
@@ -202,7 +238,11 @@ def first_images(batches: Iterable, count: int, device: torch.device):
         return None
     state = random_state(device)
     try:
-        first = batches.collate_fn([batches.dataset[number] for number in range(min(count, len(batches.dataset)))])
+        items = [batches.dataset[number] for number in range(min(count, len(batches.dataset)))]
+        if items and isinstance(items[0], tuple) and hasattr(items[0][0], "getbands"):
+            raise TypeError("the dataset's images are pictures of PIL: give it a transform that ends in tensors, such "
+                            "as transforms.ToTensor()")
+        first = batches.collate_fn(items)
         return next(feed([first], device))
     finally:
         set_random_state(state, device)
@@ -218,10 +258,16 @@ def split_batch(batch):
     return tuple(part if isinstance(part, torch.Tensor) else torch.as_tensor(part) for part in batch)
 
 
+def _from_torchvision(augment):
+    """Whether it is a transform of torchvision, or several in an `nn.Sequential`."""
+    parts = list(augment) if isinstance(augment, torch.nn.Sequential) else [augment]
+    return bool(parts) and all(type(part).__module__.startswith("torchvision.transforms") for part in parts)
+
+
 def _takes_generator(function):
-    """Whether a function takes images and a generator, or images alone."""
+    """Whether a function, or a module's ``forward``, takes images and a generator, or images alone."""
     try:
-        parameters = inspect.signature(function).parameters.values()
+        parameters = inspect.signature(getattr(function, "forward", function)).parameters.values()
     except (TypeError, ValueError):  # some built-in functions have no signature
         return False
     positional = [p for p in parameters if p.kind in (p.POSITIONAL_ONLY, p.POSITIONAL_OR_KEYWORD)]

@@ -13,6 +13,7 @@ import math
 import torch
 
 from . import diagram
+from .check import input_size_of
 
 BLUE, ORANGE, GREEN, GREY = "#0072B2", "#D55E00", "#009E73", "#666666"
 STYLE = {
@@ -83,10 +84,18 @@ def _sheet(images, titles, title, source, columns, row_labels=(), colors=(), siz
     return _told(figure, f"{text}{': ' if said else ''}{'; '.join(said)}.")
 
 
+def _seen(images):
+    """Images ``(n, channels, height, width)`` as a list of what is drawn: three channels as colours, clipped to 0..1,
+    of other numbers the first."""
+    if images.shape[1] != 3:
+        return list(images[:, 0])
+    return list((images / 255 if images.dtype == torch.uint8 else images).clamp(0, 1).permute(0, 2, 3, 1))
+
+
 def samples(split, count=30, columns=10):
     """The first ``count`` images of a split, with their labels."""
     count = min(count, len(split))
-    return _sheet(list(split.images[:count, 0]), [str(label) for label in split.labels[:count].tolist()],
+    return _sheet(_seen(split.images[:count]), [str(label) for label in split.labels[:count].tolist()],
                   "Images and their labels", split.source, columns)
 
 
@@ -94,7 +103,7 @@ def augmentation(split, augment, count=10, draws=3, seed=0):
     """The first ``count`` images of a split, and below each what ``augment`` makes of it in a few draws."""
     images = split.images[:count]
     generator = torch.Generator().manual_seed(seed)
-    rows = [images[:, 0] / 255] + [augment(images, generator)[:, 0] for _ in range(draws)]
+    rows = [_seen(images / 255)] + [_seen(augment(images, generator)) for _ in range(draws)]
     return _sheet([image for row in rows for image in row], [], "Before and after augmentation", split.source, count,
                   row_labels=["original"] + [f"draw {draw}" for draw in range(1, draws + 1)], vmin=0, vmax=1)
 
@@ -326,8 +335,8 @@ def frontier(ours, published, what, title, source="MNIST", bottom=0.991):
 
 
 def pictures(images, titles, source, title, columns=10, row_labels=(), **imshow):
-    """Any images ``(n, 1, height, width)`` with a line or two of text above each, and a label before each row."""
-    return _sheet(list(images[:, 0]), titles, title, source, min(columns, len(images)), row_labels, size=1.05, **imshow)
+    """Any images ``(n, channels, height, width)``, a line or two of text above each, and a label before each row."""
+    return _sheet(_seen(images), titles, title, source, min(columns, len(images)), row_labels, size=1.05, **imshow)
 
 
 def marked(images, marks, titles, source, title, columns=8, row_labels=(), **imshow):
@@ -418,14 +427,15 @@ def products(matrix, source, title="Mean products of the gradients of pairs of w
 MARKS = {"new": ("+ new", GREEN), "changed": ("≠ changed", ORANGE), "removed": ("− removed", GREY)}
 
 
-def network(model, before=None, title=None, input_size=(1, 28, 28)):
+def network(model, before=None, title=None, input_size=None):
     """A network as its layers, from the image down to the logits: what each makes, its parameters, and its
     multiplications for one image, with bars for the shares of the whole.
 
     With another network ``before``, layers that are new, changed or removed are marked, in colour and in words. The
-    modules and the random states stay as they are. Raises `NetworkError` if a network does not take an image of
-    ``input_size``.
+    modules and the random states stay as they are. The image has the channels of the first convolution, and 28 by 28
+    pixels, unless ``input_size`` says otherwise. Raises `NetworkError` if a network does not take such an image.
     """
+    input_size = input_size or input_size_of(model)
     rows = layers = diagram.layers(model, input_size)
     sums, left, name_before = [("together", diagram.totals(layers), "#222222")], 0, ""                # points
     if before is not None:

@@ -25,6 +25,25 @@ from .run import Interrupted, Run, ended, last_epoch, length_of, new_run, replay
 REFRESH_SECONDS = 0.5
 
 
+class Bar(tqdm):
+    """The line of an epoch, 79 characters wide wherever it is shown. While batches are counted it ends with the time
+    left of all ``epochs``, at the pace since ``began``, when ``done`` epochs were over. Streams have no such end."""
+
+    def __init__(self, epoch, epochs, total, began, done):
+        self.over, self.epochs, self.began, self.done = epoch - 1, epochs, began, done
+        super().__init__(total=total, desc=f"epoch {epoch}/{epochs}", file=sys.stdout, mininterval=0.2, ncols=79,
+                         bar_format="{desc} {percentage:3.0f}%|{bar}| {elapsed}{postfix}{left}")
+
+    @property
+    def format_dict(self):
+        left = ""
+        if self.total and self.n < self.total and self.over + self.n > self.done:
+            over = self.over + self.n / self.total
+            seconds = (time.monotonic() - self.began) / (over - self.done) * (self.epochs - over)
+            left = f", {self.format_interval(seconds)} left"
+        return super().format_dict | {"left": left}
+
+
 class TrainingDiverged(RuntimeError):
     """The loss became NaN or infinite; ``history`` holds the epochs completed before."""
 
@@ -139,9 +158,9 @@ def fit(model, train, val, *, epochs: int, optimizer, scheduler=None, loss_fn: C
         rate = _rate(optimizer)  # of the step just taken, not of the next one
         scheduler.step()
 
-    for epoch in range(len(run.history["seconds"]) + 1, epochs + 1):
-        bar = tqdm(total=length_of(train), desc=f"epoch {epoch}/{epochs}", file=sys.stdout, mininterval=0.2, ncols=79,
-                   bar_format="{desc} {percentage:3.0f}%|{bar}| {elapsed}{postfix}")
+    began, done = time.monotonic(), len(run.history["seconds"])
+    for epoch in range(done + 1, epochs + 1):
+        bar = Bar(epoch, epochs, length_of(train), began, done)
         started = time.perf_counter()
         try:
             with bar:

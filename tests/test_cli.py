@@ -16,10 +16,12 @@ import psutil
 import pytest
 import torch
 import torchvision
+from jupyter_client.provisioning import LocalProvisioner
 
 import mnist_helpers as mh
 from mnist_helpers import __main__ as command
 from mnist_helpers import data, files
+from mnist_helpers import train as fitting
 from mnist_helpers.__main__ import main
 from mnist_helpers.course import doctor, notebooks, processes, records, study
 
@@ -226,6 +228,55 @@ def test_fit_draws_bars_that_can_be_read(tiny, network, capsys):
     mh.fit(model, tiny, tiny, epochs=2, optimizer=torch.optim.SGD(model.parameters(), 0.01))
     epoch, epochs, part, accuracy = notebooks.progress(capsys.readouterr().out)
     assert (epoch, epochs, part) == (2, 2, 1) and accuracy.startswith("val ")
+
+
+def test_the_line_of_an_epoch_keeps_its_width_and_tells_the_time_left_of_all(tiny, network, monkeypatch):
+    now = [100.0]
+    monkeypatch.setattr(fitting.time, "monotonic", lambda: now[0])
+    bar = fitting.Bar(epoch=3, epochs=5, total=10, began=100.0, done=1)  # which was trained before, and kept
+    bar.n, now[0] = 5, 130  # an epoch and a half in 30 seconds, and two and a half to come
+    bar.set_postfix_str("loss 0.1234, accuracy 99.12%", refresh=False)
+    assert str(bar).endswith(", loss 0.1234, accuracy 99.12%, 00:50 left") and len(str(bar)) == 79
+    assert notebooks.progress(str(bar)) == (3, 5, 0.5, "99.12 %")
+    bar.n = 10
+    assert "left" not in str(bar), "it is being evaluated"
+    stream = fitting.Bar(epoch=3, epochs=5, total=None, began=100.0, done=0)
+    stream.n = 7
+    assert "left" not in str(stream)
+    for each in (bar, stream):
+        each.close()
+
+
+@pytest.mark.skipif(os.name == "nt", reason="needs a terminal of its own")
+@pytest.mark.parametrize("columns", [60, 80])
+def test_a_terminal_shows_the_validation_accuracy_whole(tiny, network, monkeypatch, columns):
+    import fcntl
+    import pty
+    import struct
+    import termios
+
+    ours, theirs = pty.openpty()
+    fcntl.ioctl(theirs, termios.TIOCSWINSZ, struct.pack("HHHH", 24, columns, 0, 0))
+    monkeypatch.setenv("COLUMNS", str(columns))
+    model = network()
+    with open(theirs, "w", encoding="utf-8") as terminal, monkeypatch.context() as patch:
+        patch.setattr(sys, "stdout", terminal)
+        run = mh.fit(model, tiny, tiny, epochs=1, optimizer=torch.optim.SGD(model.parameters(), 0.01))
+        terminal.flush()
+        said = os.read(ours, 10_000).decode()
+    os.close(ours)
+    lines = [line for line in said.replace("\r", "\n").split("\n") if line.startswith("epoch")]
+    assert {len(line) for line in lines} == {79}, lines
+    assert lines[-1].endswith(f"{run.history['val_accuracy'][-1]:.2%}")
+
+
+def test_a_kernel_ends_without_an_interrupt(project, monkeypatch):
+    """It would log one as an error, at the end of each notebook."""
+    signals, send = [], LocalProvisioner.send_signal
+    monkeypatch.setattr(LocalProvisioner, "send_signal", lambda self, number: signals.append(number) or send(self, number))
+    monkeypatch.setattr(os, "environ", os.environ.copy())
+    execution = notebooks.execute(project / "notebooks" / "01_good.ipynb", profile="quick", show=False)
+    assert execution.error is None and execution.records and signal.SIGINT not in signals
 
 
 def test_the_display_says_how_far_each_is(monkeypatch):
