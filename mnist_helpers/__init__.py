@@ -10,7 +10,8 @@ from .version import __version__ as __version__
 ROOMS = ("augment", "checkpoint", "cpu", "data", "device", "loader", "optim", "plots", "stats", "train")
 SHOWN = {
     "augment": ("Augment", "Brightness", "CenterCropResize", "Contrast", "Elastic", "Rotation", "Scale", "Translation"),
-    "course.answers": ("check_answers", "variables_after"),
+    "course.answers": ("check_answers", "count_weights", "variables_after"),
+    "course.grading": ("hand_in",),
     "course.networks": ("network",),
     "course.records": ("record",),
     "course.tables": ("Table", "compare", "measures", "scoreboard", "table_so_far", "trials"),

@@ -65,6 +65,20 @@ def parser() -> argparse.ArgumentParser:
     release = command("release", make_release, "write constraints.txt and the changelog's numbers, and say what stands "
                       "in the way of a release; with a version, make it: commit and tag (seconds)")
     release.add_argument("version", nargs="?", metavar="VERSION", help="two or three numbers, such as 1.2")
+    handout = command("handout", write_handout, "write pupils' copies: without answers and outputs, with cells for "
+                      "nbgrader (a second)", LESSONS)
+    handout.add_argument("--to", required=True, metavar="FOLDER")
+    handout.add_argument("--seed-from", metavar="NAMES", help="a text file of names, one a line: each gets a folder "
+                         "and a seed")
+    grading = command("grade", grade_submissions, "execute and check each notebook made by handout below a folder, in "
+                      "the quick profile, and write a CSV (half a minute a lesson)")
+    grading.add_argument("folder", metavar="FOLDER")
+    grading.add_argument("--limit", type=int, default=600, metavar="SECONDS", help="for each (default: 600)")
+    grading.add_argument("--csv", metavar="FILE", help="(default: grades.csv in that folder)")
+    grading.add_argument("--jobs", type=int, metavar="N", help=JOBS)
+    collect = command("collect", collect_runs, "draw the test accuracies that a class handed in as a histogram of "
+                      "seeds (seconds)")
+    collect.add_argument("folder", metavar="FOLDER")
     publish = command("publish", publish_copies, "commit copies with the course's address, for Colab, to the branch "
                       "published (seconds)")
     publish.add_argument("repository", metavar="OWNER/NAME", nargs="?", help="or its https or ssh address; by default "
@@ -277,6 +291,50 @@ def refresh_outputs(options) -> int:
             failed.append(execution.path.name)
             fail(f"{execution.path.name} failed after {execution.seconds:.0f} s:\n{error}", 1)
     return fail(f"failed: {', '.join(failed)}", 1) if failed else 0
+
+
+# ---------------------------------------------------------------- a class
+
+
+def write_handout(options) -> int:
+    from .course import handout, notebooks
+
+    names = handout.students(options.seed_from) if options.seed_from else []
+    for path in handout.handout(notebooks.find(options.notebooks), options.to, names):
+        print(path)
+    return 0
+
+
+def grade_submissions(options) -> int:
+    from pathlib import Path
+
+    from . import data
+    from .course import grading, processes
+
+    if message := too_few(options, "limit", "jobs"):
+        return fail(message, 2)
+    print(grading.WARNING, flush=True)
+    data.fetch()
+    folder, rows = Path(options.folder), []
+    target = Path(options.csv) if options.csv else folder / "grades.csv"
+    try:
+        for row in grading.grade(folder, options.limit, options.jobs or processes.at_once()):
+            rows.append(row)
+            remark = f" ({row['remark']})" if row["remark"] else ""
+            print(f"{row['student']}, {row['notebook']}: {row['points']} of {row['of']} points{remark}", flush=True)
+    finally:  # also for whoever interrupts the last of sixty
+        if rows:
+            grading.write_csv(sorted(rows, key=lambda row: (row["notebook"], row["student"])), target)
+            print(f"written: {target}")
+    return 0
+
+
+def collect_runs(options) -> int:
+    from .course import grading
+
+    for path, line in grading.collect(options.folder).items():
+        print(f"{line}\n{path}")
+    return 0
 
 
 # ---------------------------------------------------------------- the rest

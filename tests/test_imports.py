@@ -17,8 +17,8 @@ FLAT = ["version", "files", "places", "data", "augment", "device", "loader", "re
         "run", "train", "cpu", "optim", "layers", "diagram", "stats", "plots"]
 COURSE = ["catalogue", "processes", "notebooks", "networks", "stamps", "records", "table", "tables", "claims", "pages", "study",
           "verify", "git", "publish", "copies", "update", "release", "doctor", "draw", "explain", "pieces", "answers", "contents",
-          "site"]
-SHOWN = {"answers", "networks", "records", "tables"}  # the few functions of the course that lessons show
+          "site", "handout", "grading"]
+SHOWN = {"answers", "grading", "networks", "records", "tables"}  # the few functions of the course that lessons show
 
 
 def imports(path):
@@ -76,6 +76,7 @@ def test_every_import_from_outside_is_required():
     required = {requirement.name for requirement in doctor.requirements()}
     assert {names.get(name, name) for name in outside - sys.stdlib_module_names} - required == {
         "jupyter_client", "jupyter_core",  # come with ipykernel
+        "nbclient",  # comes with papermill
         "traitlets",  # comes with anywidget
         "distributed",  # optional, for studies on a cluster
         "myst_nb", "sphinx", "sphinx_book_theme",  # optional, for the site

@@ -4,14 +4,17 @@ quotes each exercise, solves it, and has in its cell tagged ``key`` what can be 
 import ast
 import contextlib
 import io
+import json
 import math
 import os
 import re
 from dataclasses import dataclass
 from pathlib import Path
 
+from ..check import hidden_weights
 from ..data import Split
 from ..files import replace_file
+from ..measure import evaluation_mode
 from . import notebooks
 
 TOLERANCE = 0.01  # of a number that is not whole: to within one percent
@@ -58,8 +61,12 @@ def check_answers(notebook: str, variables: dict, *only: str) -> Answers:
     answers = key(notebook)
     if not answers or set(only) - set(answers):
         raise ValueError(f"{solutions_of(notebook).name} has {', '.join(answers) or 'nothing'} to check")
-    return Answers({name: _agrees(variables.get(name), expected) for name, expected in answers.items()
-                    if name in (only or answers)})
+    return Answers(compare(variables, {name: answers[name] for name in only or answers}))
+
+
+def compare(given: dict, expected: dict) -> dict:
+    """``{name: True, False, or None without an answer}`` of the answers that are expected."""
+    return {name: _agrees(given.get(name), value) for name, value in expected.items()}
 
 
 def _agrees(given, expected):
@@ -76,6 +83,41 @@ def _agrees(given, expected):
     if isinstance(expected, tuple):
         return expected[0] <= given <= expected[1]
     return given == expected if isinstance(expected, int) else math.isclose(given, expected, rel_tol=TOLERANCE)
+
+
+def count_weights(model) -> int:
+    """The weights of a network of digits, those among them that no optimiser sees included (see `check`)."""
+    return sum(_weighed(model))
+
+
+def _weighed(model):
+    """The numbers of the weights that a network of digits registers, and of those that it computes with besides."""
+    import torch
+
+    device = next((parameter.device for parameter in model.parameters()), "cpu")
+    with evaluation_mode(model), torch.enable_grad():
+        hidden = hidden_weights(model, model(torch.zeros(2, 1, 28, 28, device=device)))
+    return [sum(parameter.numel() for parameter in model.parameters()), hidden]
+
+
+def told(variables: dict, names: list[str], networks: list[str]) -> str:
+    """As JSON, what a grader asks: the answers of these names, and the weights of these networks or what went wrong."""
+    weights = {}
+    for network in networks:
+        try:
+            weights[network] = _weighed(variables[network]())
+        except Exception as error:  # whatever a network can raise
+            weights[network] = f"{type(error).__name__}: {error}".split("\n")[0]
+    return json.dumps({"answers": {name: _plain(variables.get(name)) for name in names}, "weights": weights})
+
+
+def _plain(value):
+    if value is None or isinstance(value, bool | int | float | str):
+        return value
+    try:
+        return float(value)
+    except Exception:  # whatever a stranger's class can raise
+        return str(type(value).__name__)
 
 
 def variables_after(notebook: str) -> dict:

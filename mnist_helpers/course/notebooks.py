@@ -211,7 +211,7 @@ def execute(path: Path, seed: int | None = None, profile: str = "full", show: bo
             notebook = parse(text or path.read_text(encoding="utf-8"), path.name)
             done.notebook = as_json(papermill.execute_notebook(
                 notebook, None, parameters={} if seed is None else {"SEED": seed}, kernel_name="python3",
-                cwd=str(temporary if text else path.parent), progress_bar=False, config=_kernel_settings(temporary),
+                cwd=str(temporary if text else path.parent), progress_bar=False, config=kernel_settings(temporary),
                 stdout_file=_listener(tell) if tell else sys.stdout if show else None))
         except Exception as raised:  # whatever a lesson can raise, and whatever starting a kernel can
             done.error = f"{type(raised).__name__}: {raised}".strip()
@@ -307,7 +307,7 @@ def run_cells(cells, name: str, seed: int) -> dict:
     return scope
 
 
-def _kernel_settings(temporary):
+def kernel_settings(temporary):
     """Settings for what runs the kernel. It talks through files of this user where that is possible, for over TCP any
     user of the machine can listen. And it is asked to end without an interrupt before: papermill does not wait until
     its last request is done with, and ipykernel logs an interrupt in it as an error."""

@@ -114,9 +114,14 @@ def _end_with_parent():
     _leave()
 
 
+def end_children() -> None:
+    """End all that this process started, at once."""
+    _kill(_descendants(os.getpid()))
+
+
 def _leave():
     """End this process and all that it started, at once."""
-    _kill(_descendants(os.getpid()))
+    end_children()
     os._exit(1)
 
 
