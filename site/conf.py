@@ -30,6 +30,7 @@ html_theme_options = {
     "use_download_button": False,
     "use_fullscreen_button": False,
     "show_toc_level": 2,
+    "secondary_sidebar_items": {"index": [], "draw": [], "**": ["page-toc"]},  # without: room for what moves
     "footer_content_items": [],
     "pygments_light_style": "a11y-high-contrast-light",
     "pygments_dark_style": "a11y-high-contrast-dark",

@@ -16,7 +16,7 @@ PACKAGE = ROOT / "mnist_helpers"
 FLAT = ["version", "files", "places", "data", "augment", "device", "loader", "recipe", "checkpoint", "measure", "check",
         "run", "train", "cpu", "optim", "layers", "diagram", "stats", "plots"]
 COURSE = ["catalogue", "processes", "notebooks", "networks", "stamps", "records", "table", "tables", "claims", "pages", "study",
-          "verify", "git", "publish", "copies", "update", "release", "doctor", "draw", "explain", "pieces", "answers", "contents",
+          "verify", "git", "publish", "copies", "update", "release", "doctor", "draw", "live", "explain", "pieces", "answers", "contents",
           "site", "handout", "grading"]
 SHOWN = {"answers", "grading", "networks", "records", "tables"}  # the few functions of the course that lessons show
 

@@ -24,7 +24,7 @@ from PIL import Image
 from ..data import project_root
 from ..files import replace_file
 from ..stats import mean_over_seeds
-from . import answers, catalogue, claims, contents, explain, notebooks, pieces, records
+from . import answers, catalogue, claims, contents, explain, live, notebooks, pieces, records
 
 PRINTED = "printed by "
 NO_BREAK = "\N{NO-BREAK SPACE}"
@@ -211,6 +211,7 @@ def pages(find, root=None) -> dict:
                             "claims": f"**Is it true?** [{claims.counts(verdicts)}](site/claims.md)"},
               "site/challenges.md": {"scoreboard": scoreboard(find)},
               "site/explanations.md": explain.findings()}
+    tables["site/draw.md"] = {"draw": live.finding()}
     tables["site/index.md"] = {"picture": picture(find).replace('"results/', '"../results/'),
                                "claims": tables["README.md"]["claims"].replace("](site/", "](")}
     texts = {}
@@ -248,3 +249,4 @@ def write_pages() -> None:
             three_measures(find, *colors).savefig(file, format="png", dpi=150, metadata={"Description": shown(find)})
             replace_file(root / name, file.getvalue())
     pieces.write()
+    live.write_still()

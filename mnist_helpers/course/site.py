@@ -13,7 +13,7 @@ from pathlib import Path
 
 from ..data import project_root
 from ..files import replace_file
-from . import explain, notebooks
+from . import explain, live, notebooks
 
 NEEDS = "the site needs Sphinx and its theme: run `pip install -e .[site]` in the course's folder"
 # Where the site has what is neither a page of site/ nor a notebook.
@@ -117,6 +117,7 @@ def write_live(folder: Path) -> None:
     for path in explain.folder().iterdir():
         replace_file(folder / path.name, path.read_bytes())
     explain.write(folder)
+    live.write(folder)
 
 
 def build(folder: Path) -> int:
