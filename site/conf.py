@@ -26,11 +26,11 @@ html_copy_source = html_show_sourcelink = html_show_sphinx = False
 html_context = {"default_mode": "auto"}
 html_theme_options = {
     "navbar_persistent": [],
-    "show_navbar_depth": 1,
+    "max_navbar_depth": 1,
     "use_download_button": False,
     "use_fullscreen_button": False,
     "show_toc_level": 2,
-    "secondary_sidebar_items": {"index": [], "draw": [], "**": ["page-toc"]},  # without: room for what moves
+    "secondary_sidebar_items": {"**": ["page-toc"], "index": [], "draw": []},  # without: room for what moves
     "footer_content_items": [],
     "pygments_light_style": "a11y-high-contrast-light",
     "pygments_dark_style": "a11y-high-contrast-dark",

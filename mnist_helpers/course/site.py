@@ -120,9 +120,9 @@ def write_live(folder: Path) -> None:
     live.write(folder)
 
 
-def build(folder: Path) -> int:
-    """Build the site into ``folder`` and return the number of its pages. It needs no network. Raises `ValueError` if
-    Sphinx warns of anything, such as a link that leads nowhere, and `ModuleNotFoundError` without Sphinx."""
+def write_html(sources: Path, folder: Path, settings: Path) -> None:
+    """Have Sphinx make HTML of ``sources``, with the conf.py in ``settings``. Raises `ValueError` if it warns
+    of anything, such as a link that leads nowhere, and `ModuleNotFoundError` where it is not installed."""
     try:
         import myst_nb  # noqa: F401
         import sphinx_book_theme  # noqa: F401
@@ -130,12 +130,17 @@ def build(folder: Path) -> int:
     except ModuleNotFoundError as error:
         raise ModuleNotFoundError(NEEDS) from error
 
-    root = project_root()
-    with tempfile.TemporaryDirectory(prefix="mnist-site-") as temporary:
-        sources = Path(temporary) / "sources"
-        pages = write_sources(sources, root)
-        if build_main(["-q", "-W", "--keep-going", "-c", str(root / "site"), "-d", str(Path(temporary) / "doctrees"),
-                       str(sources), str(folder)]):
+    with tempfile.TemporaryDirectory(prefix="mnist-doctrees-") as doctrees:
+        if build_main(["-q", "-W", "--keep-going", "-c", str(settings), "-d", doctrees, str(sources), str(folder)]):
             raise ValueError("the site has the problems above")
+
+
+def build(folder: Path) -> int:
+    """Build the site into ``folder`` and return the number of its pages. It needs no network. Raises what `write_html`
+    does."""
+    root = project_root()
+    with tempfile.TemporaryDirectory(prefix="mnist-site-") as sources:
+        pages = write_sources(Path(sources), root)
+        write_html(Path(sources), folder, root / "site")
     write_live(folder / "live")
     return pages
