@@ -62,6 +62,11 @@ def parser() -> argparse.ArgumentParser:
             "can follow")
     command("update", update_course, "bring the course up to date; what you changed in its files is put aside, and "
             "nothing is lost (seconds)")
+    slides = command("slides", write_slides, "write a deck of slides of each notebook: question, finding, figures, "
+                     "result box (seconds)", LESSONS)
+    slides.add_argument("--to", default=".", metavar="FOLDER", help="(default: this folder)")
+    slides.add_argument("--reveal", metavar="WHERE", help="an address of reveal.js or, for a room without a network, a "
+                        "folder with it (default: jsdelivr.net)")
     release = command("release", make_release, "write constraints.txt and the changelog's numbers, and say what stands "
                       "in the way of a release; with a version, make it: commit and tag (seconds)")
     release.add_argument("version", nargs="?", metavar="VERSION", help="two or three numbers, such as 1.2")
@@ -71,7 +76,7 @@ def parser() -> argparse.ArgumentParser:
     handout.add_argument("--seed-from", metavar="NAMES", help="a text file of names, one a line: each gets a folder "
                          "and a seed")
     grading = command("grade", grade_submissions, "execute and check each notebook made by handout below a folder, in "
-                      "the quick profile, and write a CSV (half a minute a lesson)")
+                      "the quick profile, and write a CSV (1 to 3 minutes each)")
     grading.add_argument("folder", metavar="FOLDER")
     grading.add_argument("--limit", type=int, default=600, metavar="SECONDS", help="for each (default: 600)")
     grading.add_argument("--csv", metavar="FILE", help="(default: grades.csv in that folder)")
@@ -334,6 +339,17 @@ def collect_runs(options) -> int:
 
     for path, line in grading.collect(options.folder).items():
         print(f"{line}\n{path}")
+    return 0
+
+
+def write_slides(options) -> int:
+    from pathlib import Path
+
+    from .course import notebooks, slides
+
+    for path in notebooks.find(options.notebooks):
+        target = Path(options.to) / f"{path.stem}.slides.html"
+        print(slides.write(path, target, options.reveal or slides.CDN))
     return 0
 
 

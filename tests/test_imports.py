@@ -17,7 +17,7 @@ FLAT = ["version", "files", "places", "data", "augment", "device", "loader", "re
         "run", "train", "cpu", "optim", "layers", "diagram", "stats", "plots"]
 COURSE = ["catalogue", "processes", "notebooks", "networks", "stamps", "records", "table", "tables", "claims", "pages", "study",
           "verify", "git", "publish", "copies", "update", "release", "doctor", "draw", "live", "explain", "pieces", "answers", "contents",
-          "site", "handout", "grading"]
+          "site", "handout", "grading", "slides"]
 SHOWN = {"answers", "grading", "networks", "records", "tables"}  # the few functions of the course that lessons show
 
 
@@ -77,6 +77,7 @@ def test_every_import_from_outside_is_required():
     assert {names.get(name, name) for name in outside - sys.stdlib_module_names} - required == {
         "jupyter_client", "jupyter_core",  # come with ipykernel
         "nbclient",  # comes with papermill
+        "nbconvert",  # comes with jupyterlab
         "traitlets",  # comes with anywidget
         "distributed",  # optional, for studies on a cluster
         "myst_nb", "sphinx", "sphinx_book_theme",  # optional, for the site

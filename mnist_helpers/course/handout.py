@@ -54,7 +54,8 @@ def handout(paths: Iterable[Path], folder: Path, names: Iterable[str] = ()) -> l
         raise FileExistsError(f"{there[0]} is there already: name another folder, or remove it")
     for target, (path, student, seed) in copies.items():
         target.parent.mkdir(parents=True, exist_ok=True)
-        target.write_text(notebooks.as_json(pupils_copy(path, student, seed)) + "\n", encoding="utf-8")
+        text = notebooks.as_json(pupils_copy(path, student, seed)) + "\n"
+        target.write_text(text, encoding="utf-8")
     return list(copies)
 
 
