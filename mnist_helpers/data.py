@@ -1,46 +1,23 @@
-"""MNIST as tensors: found, downloaded, verified and split, with a small real sample for when there is no network.
+"""MNIST as tensors: found and split, with a small real sample for when there is no network.
 
-The database is by Yann LeCun, Corinna Cortes and Christopher Burges; torchvision names its mirrors and file names.
+The database is by Yann LeCun, Corinna Cortes and Christopher Burges; `mnist_helpers.download` brings its files.
 """
 
-import gzip
-import hashlib
-import http.client
 import os
-import tempfile
-import urllib.request
-import zlib
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-import filelock
 import numpy as np
 import torch
 import torch.nn.functional as F
-from tqdm import tqdm
 
-from .files import replace_file
+from . import download
+from .download import DataError, DownloadError
 
-# MD5 of the *extracted* files. torchvision's own sums cover only the archives, so that it believes a truncated
-# extracted file.
-FILES = {
-    "train-images-idx3-ubyte": "6bbc9ace898e44ae57da46a324031adb",
-    "train-labels-idx1-ubyte": "a25bea736e30d166cdddb491f175f624",
-    "t10k-images-idx3-ubyte": "2646ac647ad5339dbf082846283269ea",
-    "t10k-labels-idx1-ubyte": "27ae3e4e09519cfbb04c329615203637",
-}
 MEAN, STD = 0.1307, 0.3081  # of the pixels of the 60,000 training images, scaled to 0..1
 VALIDATION_IMAGES = 5_000
 SPLIT_SEED = 0  # fixed: every lesson and every seed sees the same split
 QUICK_IMAGES = {"train": 8_000, "val": 1_000, "test": 2_000}
-
-
-class DataError(RuntimeError):
-    """MNIST cannot be used as asked; the message says why and what to do."""
-
-
-class DownloadError(DataError):
-    """No mirror delivered a good copy of a file."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -125,24 +102,32 @@ def project_root():
 
 def default_root():
     """The folder MNIST is looked for in: ``MNIST_ROOT`` if set, else ``data``; both relative to the project, since
-    notebooks run in folders of their own."""
-    return project_root() / Path(os.environ.get("MNIST_ROOT") or "data").expanduser()
+    notebooks run in folders of their own. Raises `DataError` for the home of a user that does not exist."""
+    return project_root() / _expanded(os.environ.get("MNIST_ROOT") or "data")
+
+
+def _expanded(folder):
+    try:
+        return Path(folder).expanduser()
+    except RuntimeError as error:  # ~ of a user that does not exist
+        raise DataError(f"there is no folder {folder}: {error} Set MNIST_ROOT to another one") from error
 
 
 def load_mnist(root=None, profile=None, verbose=True):
     """MNIST, split once and for all into 55,000 / 5,000 / 10,000 images; the digits sample if there is no MNIST.
 
     ``root`` is a folder in torchvision's layout (``root/MNIST/raw``), by default ``MNIST_ROOT`` or ``data/``; files
-    that are missing or damaged are downloaded. Where that fails the lessons still run, on `digits_sample`, and say so.
+    that are missing or damaged are unpacked or downloaded. Where that fails the lessons still run, on `digits_sample`,
+    and say so.
     ``profile`` is one of `PROFILES`, by default what ``MNIST_PROFILE`` says; ``"quick"`` keeps a small part of each
     split.
 
-    Raises `DataError` if a download cannot be stored, or for an unknown profile.
+    Raises `DataError` for files that cannot be read or written or are not MNIST's, and for an unknown profile.
     """
     profile = _known_profile(profile or os.environ.get("MNIST_PROFILE") or "full")
     name, source, failure = "mnist", "MNIST", None
     try:
-        train, test = _read_mnist(fetch(root))
+        train, test = _read_mnist(fetch(root, remember=True))
         held_out = VALIDATION_IMAGES
     except DownloadError as error:
         name, source, failure = "digits", "the digits sample, not MNIST", error
@@ -196,81 +181,20 @@ def stratified_mask(labels, held_out, seed=SPLIT_SEED):
 # ---------------------------------------------------------------- files
 
 
+def raw(root=None):
+    """Where MNIST's files lie below ``root``, by default `default_root`: in torchvision's layout."""
+    return (_expanded(root) if root else default_root()) / "MNIST" / "raw"
+
+
 def damaged(root=None):
-    """``{file name: what is wrong}`` for each MNIST file under ``root`` that is missing, truncated or altered."""
-    folder = Path(root or default_root()) / "MNIST" / "raw"
-    problems = {}
-    for name, md5 in FILES.items():
-        path = folder / name
-        if not path.is_file():
-            problems[name] = "missing"
-        elif _md5(path.read_bytes()) != md5:
-            problems[name] = f"damaged ({path.stat().st_size:,} bytes, wrong checksum)"
-    return problems
+    """``{file name: what is wrong}`` for each MNIST file under ``root`` that is missing, truncated or altered. Raises
+    `DataError` for what cannot be read."""
+    return download.damaged(raw(root))
 
 
-def _md5(content):
-    return hashlib.md5(content, usedforsecurity=False).hexdigest()  # a checksum; machines in FIPS mode refuse it else
-
-
-def fetch(root=None, mirrors=None, timeout=10):
-    """The folder with the four verified MNIST files, after downloading those that are missing or damaged.
-
-    Each file is tried on every mirror (by default torchvision's), with ``timeout`` seconds for a connection to
-    answer, checked, and moved into place whole. A lock lets several kernels start at once. Nothing that is there is
-    removed before its replacement has been verified.
-
-    Raises `DownloadError` if no mirror delivers, `DataError` if the folder cannot be written.
-    """
-    root = Path(root or default_root())
-    if damaged(root):
-        # In the temporary folder, since the data folder may be read-only or not exist yet. The name has the home
-        # folder in it, since the lock of another user could not be opened.
-        key = _md5(f"{os.path.expanduser('~')} {root.resolve()}".encode())[:12]
-        with filelock.FileLock(Path(tempfile.gettempdir()) / f"mnist-{key}.lock"):
-            for name, problem in damaged(root).items():
-                _store(root / "MNIST" / "raw" / name, _download(name, problem, mirrors, timeout))
-    return root / "MNIST" / "raw"
-
-
-def _download(name, problem, mirrors, timeout):
-    """The verified bytes of one extracted file."""
-    if mirrors is None:
-        from torchvision.datasets import MNIST  # half a second, so only when it is needed
-
-        mirrors = MNIST.mirrors
-    if problem != "missing":
-        print(f"{name} is {problem}: fetching it again")
-    failures = []
-    for mirror in mirrors:
-        url = f"{mirror.rstrip('/')}/{name}.gz"
-        try:
-            with urllib.request.urlopen(url, timeout=timeout) as response:
-                total = int(response.headers.get("Content-Length") or 0) or None
-                with tqdm(total=total, unit="B", unit_scale=True, desc=name) as bar:
-                    chunks = []
-                    while chunk := response.read(1 << 16):
-                        chunks.append(chunk)
-                        bar.update(len(chunk))
-            content = gzip.decompress(b"".join(chunks))
-            if _md5(content) == FILES[name]:
-                return content
-            failures.append(f"{url}: not the file MNIST was published with (wrong checksum)")
-        # No connection or no answer in time; a connection that broke off; half an archive, or none at all.
-        except (OSError, ValueError, http.client.HTTPException, EOFError, zlib.error) as error:
-            failures.append(f"{url}: {error}")
-    raise DownloadError(f"{name} is {problem} and no mirror delivered it:\n  " + "\n  ".join(failures) +
-                        "\nConnect to the network, or set MNIST_ROOT to a folder that has the four files, unzipped, in "
-                        "MNIST/raw.")
-
-
-def _store(path, content):
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        replace_file(path, content)
-    except OSError as error:
-        raise DataError(f"cannot write {path}: {error.strerror or error}. Free some space (MNIST takes 55 MB) or set "
-                        "MNIST_ROOT to a folder you can write to.") from error
+def fetch(root=None, **options):
+    """The folder with the four verified MNIST files; see `mnist_helpers.download.fetch`."""
+    return download.fetch(raw(root), **options)
 
 
 def _read_mnist(folder):

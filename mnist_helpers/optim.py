@@ -52,8 +52,15 @@ class FullMatrixAdam(torch.optim.Optimizer):
         state["products"].mul_(decay).addr_(gradient, gradient, alpha=1 - decay)
         anew = step % every == 0 or step & (step - 1) == 0  # the second: a power of two
         if anew and state["products"].isfinite().all():  # or it is for the loop to say that the loss is not
-            values, vectors = torch.linalg.eigh(state["products"])
+            values, vectors = eigenvectors(state["products"])
             values = values.clamp_min(0) + damping * values.max().clamp_min(1e-30)
             state["root"] = vectors / values.sqrt() @ vectors.T  # its inverse
         update = state["root"] @ state["mean"]
         p -= lr * (update * len(update) ** 0.5 / update.norm().clamp_min(1e-30)).view_as(p)
+
+
+def eigenvectors(matrix):
+    """`torch.linalg.eigh`; on the CPU where the matrix is on Apple's GPU, for which older versions do not have it."""
+    if matrix.device.type == "mps":
+        return tuple(part.to(matrix.device) for part in torch.linalg.eigh(matrix.cpu()))
+    return torch.linalg.eigh(matrix)

@@ -43,6 +43,8 @@ def network():
 @pytest.fixture(scope="session")
 def mnist_root():
     """The folder of real MNIST; tests that need it are skipped where there is none."""
-    if data.damaged():
+    problems = data.damaged()
+    assert set(problems.values()) <= {"missing"}, f"damaged files, or wrong checksums in download.py: {problems}"
+    if problems:
         pytest.skip("needs real MNIST: set MNIST_ROOT, or run `python -m mnist_helpers data`")
     return data.default_root()

@@ -13,7 +13,7 @@ from mnist_helpers.course import doctor
 ROOT = data.project_root()
 PACKAGE = ROOT / "mnist_helpers"
 # What a lesson uses, in the order the data walks through it: each module imports only modules before it.
-FLAT = ["version", "files", "places", "data", "augment", "device", "loader", "recipe", "checkpoint", "measure", "check",
+FLAT = ["version", "files", "places", "download", "data", "augment", "device", "loader", "recipe", "checkpoint", "measure", "check",
         "run", "train", "cpu", "optim", "layers", "diagram", "stats", "plots"]
 COURSE = ["catalogue", "processes", "notebooks", "networks", "stamps", "records", "table", "tables", "claims", "pages", "study",
           "verify", "git", "publish", "copies", "update", "release", "doctor", "draw", "live", "explain", "pieces", "answers", "contents",

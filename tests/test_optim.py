@@ -6,6 +6,7 @@ import scipy.linalg
 import torch
 
 import mnist_helpers as mh
+from mnist_helpers import optim
 from mnist_helpers.optim import FullMatrixAdam
 
 
@@ -110,3 +111,18 @@ def test_goes_on_from_its_state_bit_for_bit():
 def test_too_large_a_layer_is_refused():
     with pytest.raises(ValueError, match=r"3,000 weights.*9,000,000 numbers.*another optimiser"):
         FullMatrixAdam(torch.nn.Linear(100, 30).parameters())
+
+
+def test_apples_gpu_needs_no_eigenvectors_of_its_own(monkeypatch):
+    """The oldest version of PyTorch allowed has none for it. Such a device is not here: a stand-in plays it."""
+    class OnMps:
+        device = torch.device("mps")
+
+        def cpu(self):
+            return torch.diag(torch.tensor([1.0, 4.0]))
+
+    asked = []
+    monkeypatch.setattr(torch.Tensor, "to", lambda part, device: asked.append(device) or part)
+    values, vectors = optim.eigenvectors(OnMps())
+    assert values.tolist() == [1, 4] and vectors.abs().tolist() == [[1, 0], [0, 1]]
+    assert asked == [torch.device("mps")] * 2
