@@ -76,7 +76,7 @@ def run(splits):
 def test_a_full_run_is_a_line_of_the_learners_own_file(course, run, splits):
     test = mh.evaluate(run.model, splits["test"])
     made = mh.record(run, test, mh.evaluate(run.model, splits["train"]))
-    assert json.loads(records.mine_file().read_text(encoding="utf-8")) == made
+    assert json.loads(records.mine_file().read_text(encoding="utf-8")) == made | {"digest": records.digest(made)}
     assert not records.runs_file().exists() and records.by_seed() == {}
     assert set(made) == records.KEYS | {"augmented_train_accuracy"}
     expected = {"id": run.id, "notebook": "yours", "model": "Small", "parameters": 7_850, "seed": 3, "epochs": 2,
@@ -183,7 +183,7 @@ def test_quick_runs_and_digits_are_not_written(small):
 def test_the_command_line_collects_records_in_a_folder_of_its_own(small, tmp_path, monkeypatch):
     monkeypatch.setenv("MNIST_COLLECT", str(tmp_path / "collected"))
     made = records.record(*finished(profile="quick"))
-    assert json.loads((tmp_path / "collected" / "records.jsonl").read_text()) == made
+    assert records.read(tmp_path / "collected" / "records.jsonl") == [made]
     assert not (small / "results").exists()
 
 
@@ -372,3 +372,33 @@ def test_of_two_records_with_one_id_the_later_counts(course):
     records.keep(of("Under20K", 0, 9_930, id="Under20K-s0-same"))
     records.keep(of("Under20K", 0, 9_935, id="Under20K-s0-same"))
     assert records.by_seed()["Under20K"][0]["test_correct"] == 9_935
+
+
+def test_a_record_that_is_not_as_it_was_written_is_left_out_and_named(course, capfd, monkeypatch):
+    """A digit that no other figure contradicts, of a line with its digest and of one that has it in the file beside."""
+    records.append(a_record(), records.runs_file())
+    text = records.runs_file().read_text()
+    assert records.course_records() == [a_record()]
+    records.runs_file().write_text(text.replace("123.4", "523.4"))
+    assert records.course_records() == [] and "TwentyEpochs-s0-00000000" in capfd.readouterr().err
+    monkeypatch.setattr(records, "_digests", lambda: {a_record()["id"]: [records.digest(a_record())]})
+    for seconds, count in ((123.4, 1), (523.4, 0)):
+        records.runs_file().write_text(json.dumps(a_record(seconds=seconds)) + "\n")
+        assert len(records.course_records()) == count
+
+
+def test_every_record_of_the_course_is_as_it_was_written(capfd):
+    lines = records.runs_file().read_text(encoding="utf-8").splitlines()
+    assert len(records.course_records()) == len(lines) and not capfd.readouterr().err
+
+
+def test_where_nothing_can_be_noted_the_record_is_returned_with_a_sentence(course, run, splits, monkeypatch, capsys):
+    """As in a course folder that belongs to somebody else."""
+    def refuse(path, text):
+        raise PermissionError(13, "Permission denied", str(path))
+
+    monkeypatch.setattr(records.files, "append_line", refuse)
+    made = mh.record(run, mh.evaluate(run.model, splits["test"]))
+    assert made["test_total"] == 100
+    said = capsys.readouterr().out
+    assert str(records.mine_file()) in said and "Permission denied" in said

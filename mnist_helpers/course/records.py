@@ -4,6 +4,8 @@ The course's own records are in ``results/runs.jsonl`` and are only ever added t
 ``results/mine.jsonl``, which git ignores and no table reads.
 """
 
+import functools
+import hashlib
 import json
 import math
 import os
@@ -76,7 +78,10 @@ def record(run, test, as_published=None) -> dict:
     if folder := os.environ.get("MNIST_COLLECT"):
         append(made, Path(folder) / "records.jsonl")
     elif is_full_mnist(made) and not run.replayed:
-        append(made, mine_file())
+        try:
+            append(made, mine_file())
+        except OSError as error:  # the run is there all the same
+            print(f"this run is not noted in {mine_file()}: {error.strerror or error}. All else goes on")
     if os.environ.get("MNIST_CHECK") == "1" and network:
         floor = network.floors[f"{made['dataset']} {made['profile']}"]
         assert made["test_accuracy"] > floor, (
@@ -138,6 +143,7 @@ def _as_recorded(made):
 def check(record: dict) -> None:
     """Raise `ValueError`, saying what is wrong, unless the values of a record can be those of a training."""
     problems = [f"{key} is missing" for key in sorted(KEYS - set(record))]
+    problems += [f"{key} is unknown" for key in sorted(set(record) - KEYS - {"augmented_train_accuracy"})]
     try:
         problems = problems or list(_impossible(record))
     except (TypeError, ValueError, AttributeError) as error:  # text or a list where a number belongs
@@ -157,6 +163,10 @@ def _impossible(record):
     others = [record["seconds"], record["test_loss"] or 0, *(record["trace"] or ())]
     if not all(map(_number, others)):
         yield "seconds, test_loss or trace is not finite"
+    yield from (f"{key} is no text" for key in ("id", "notebook", "model", "profile", "dataset")
+                if type(record[key]) is not str)
+    if type(record["card"]) is not dict:
+        yield "card is no table"
     correct, total, mistakes = record["test_correct"], record["test_total"], record["mistakes"]
     if not abs(record["test_accuracy"] * total - correct) < 1e-6 * total:
         yield f"{correct} of {total} images is not a test accuracy of {record['test_accuracy']}"
@@ -172,9 +182,40 @@ def _number(value, low=-math.inf, high=math.inf):
 
 
 def append(record: dict, path: Path) -> None:
-    """Add a record as one line, under a lock. Raises `ValueError` if its values are impossible."""
+    """Add a record as one line with its digest, under a lock. Raises `ValueError` if its values are impossible."""
+    record = {key: value for key, value in record.items() if key != "digest"}
     check(record)
-    files.append_line(path, json.dumps(record, allow_nan=False))
+    files.append_line(path, json.dumps(record | {"digest": digest(record)}, allow_nan=False))
+
+
+def digest(record: dict) -> str:
+    """Of all that a record says."""
+    return hashlib.sha256(json.dumps(record, sort_keys=True).encode()).hexdigest()[:16]
+
+
+def read(path: Path) -> list[dict]:
+    """The records of a file, oldest first. Lines that are no record, or not as they were written, are left out and
+    named on stderr."""
+    good, bad = [], []
+    for each in files.read_records(path, KEYS):
+        try:
+            # Those written before each line had its digest have theirs in a file beside it.
+            expected = [each.pop("digest")] if "digest" in each else _digests().get(str(each["id"]))
+            if expected and digest(each) not in expected:
+                raise ValueError("its digest is another: restore it from git")
+            check(each)
+            good.append(each)
+        except ValueError as error:
+            bad.append(f"{each['id']} ({error})")
+    if bad:
+        print(f"{path.name}: left out {'; '.join(bad)}", file=sys.stderr)
+    return good
+
+
+@functools.cache
+def _digests():
+    path = runs_file().with_name("runs_digests.json")
+    return json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
 
 
 def keep(record: dict, recipe: str | None = None) -> None:
@@ -184,17 +225,8 @@ def keep(record: dict, recipe: str | None = None) -> None:
 
 
 def course_records() -> list[dict]:
-    """The course's own records, oldest first. Lines that are no record are left out and named on stderr."""
-    good, bad = [], []
-    for each in files.read_records(runs_file(), KEYS):
-        try:
-            check(each)
-            good.append(each)
-        except ValueError as error:
-            bad.append(f"{each['id']} ({error})")
-    if bad:
-        print(f"{runs_file().name}: left out {'; '.join(bad)}", file=sys.stderr)
-    return good
+    """The course's own records, oldest first: see `read`."""
+    return read(runs_file())
 
 
 def matches(record: dict, network: catalogue.Network | None) -> bool:
