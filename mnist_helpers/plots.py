@@ -26,21 +26,20 @@ STYLE = {
 
 
 @functools.cache
-def _kind():
-    """The class of the figures: matplotlib's, which notebooks keep with its ``alt``, the text for who cannot see it, in
-    the output's metadata. nbconvert's classic template writes it into the page; its template "lab" and JupyterLab do
-    not read it yet."""
+def told_figure():
+    """The class of the figures: matplotlib's, a picture in a notebook whatever the backend is. Its ``alt``, the text for
+    who cannot see it, is kept in the output's metadata. nbconvert's classic template writes it into the page; its
+    template "lab" and JupyterLab do not read it yet."""
     from matplotlib.figure import Figure
 
     class Told(Figure):
         alt = ""
 
         def _repr_mimebundle_(self, **_):
-            if not self.alt:
-                return {}, {}
             picture = io.BytesIO()
             self.savefig(picture, format="png", bbox_inches="tight")
-            return ({"image/png": base64.b64encode(picture.getvalue()).decode()}, {"image/png": {"alt": self.alt}})
+            return ({"image/png": base64.b64encode(picture.getvalue()).decode()},
+                    {"image/png": {"alt": self.alt} if self.alt else {}})
 
     return Told
 
@@ -56,7 +55,7 @@ def _figure(title, source, rows=1, columns=1, size=(7, 3), **options):
 
     with plt.rc_context(STYLE):
         figure, axes = plt.subplots(rows, columns, figsize=size, layout="constrained", squeeze=False,
-                                    FigureClass=_kind(), **options)
+                                    FigureClass=told_figure(), **options)
     plt.close(figure)  # or the notebook shows it twice
     figure.suptitle(title if source in ("MNIST", "") else f"{title} [{source}]", color="#222222", fontsize=12)
     return figure, axes

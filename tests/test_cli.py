@@ -502,5 +502,12 @@ def test_doctors_remedy_for_a_shadowing_kernel_cures(tmp_path, monkeypatch):
     assert findings()["kernel"][0]
 
 
+@pytest.mark.parametrize(("backend", "ok"), [("Agg", None), ("", True), ("module://matplotlib_inline.backend_inline", True)])
+def test_doctor_says_where_figures_are_not_shown(monkeypatch, backend, ok):
+    monkeypatch.setenv("MPLBACKEND", backend)
+    found, finding, remedy = doctor._figures()
+    assert found is ok and (backend in finding and "MPLBACKEND" in remedy) is (ok is None)
+
+
 def test_doctor_is_content_with_this_machine(mnist_root, capsys):
     assert main(["doctor"]) == 0, capsys.readouterr().out

@@ -15,7 +15,7 @@ from torch import nn
 
 import mnist_helpers as mh
 from mnist_helpers import checkpoint
-from mnist_helpers.course import draw, notebooks, records
+from mnist_helpers.course import draw, notebooks, pieces, records
 
 DRAWINGS = json.loads((notebooks.folder() / "drawings.json").read_text(encoding="utf-8"))["drawings"]
 DIGITS = {name: strokes for name, strokes in DRAWINGS.items() if name[0].isdigit()}
@@ -243,6 +243,13 @@ def test_the_lessons_networks_read_the_stored_drawings():
     for name, strokes in DIGITS.items():
         digits = [p.argmax().item() for p in draw.answers(draw.prepare(strokes), models).values()]
         assert digits.count(int(name[0])) >= 5, f"{name}: {digits}"
+
+
+def test_a_figure_is_a_picture_whatever_the_backend(models):
+    """Where MPLBACKEND is Agg, as in many containers, IPython shows no figure of matplotlib's."""
+    shown, told = draw.figure(DRAWINGS["3"], models)._repr_mimebundle_()
+    assert base64.b64decode(shown["image/png"]).startswith(b"\x89PNG") and "networks answer" in told["image/png"]["alt"]
+    assert "image/png" in pieces.still("kernel_editor")._repr_mimebundle_()[0]
 
 
 # ---------------------------------------------------------------- photographs

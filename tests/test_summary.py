@@ -100,3 +100,18 @@ def test_a_wrong_input_size_is_named(network):
 def test_a_model_without_parameters_is_named():
     with pytest.raises(ValueError, match="ReLU has no parameters"):
         mh.summary(nn.ReLU())
+
+
+def test_a_recurrent_network_is_one_sentence():
+    """torchsummary fails on layers that return more than a tensor."""
+    class Rows(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.rows, self.last = nn.LSTM(28, 8, batch_first=True), nn.Linear(8, 10)
+
+        def forward(self, x):
+            return self.last(self.rows(x[:, 0])[0][:, -1])
+
+    with pytest.raises(ValueError, match=r"nn\.LSTM.*count_parameters"):
+        mh.summary(Rows())
+    assert mh.layers.count_parameters(Rows()) == 4 * 8 * (28 + 8 + 2) + 90

@@ -36,7 +36,7 @@ def checks() -> Iterator[tuple[str, bool | None, str, str]]:
     yield _python()
     yield from _each("packages", _packages)
     for name, check in (("torchvision", _torchvision_loads), ("device", _device), ("threads", _threads),
-                        ("MNIST", _data), ("kernel", _kernel)):
+                        ("MNIST", _data), ("figures", _figures), ("kernel", _kernel)):
         yield from _each(name, lambda name=name, check=check: [(name, *check())])
 
 
@@ -151,6 +151,14 @@ def _data():
         return True, f"four verified files in {where}", ""
     return False, f"{'; '.join(f'{name}: {problem}' for name, problem in problems.items())}, in {where}", (
         "python -m mnist_helpers data")
+
+
+def _figures():
+    backend = os.environ.get("MPLBACKEND", "")
+    if not backend or "inline" in backend or "ipympl" in backend:
+        return True, "notebooks show them", ""
+    return None, f"MPLBACKEND is {backend}: notebooks do not show what you plot with matplotlib yourself", (
+        "start Jupyter without the environment variable MPLBACKEND")
 
 
 def _kernel():

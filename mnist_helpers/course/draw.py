@@ -184,9 +184,11 @@ def figure(strokes, models):
     image = prepare(strokes)
     found = {} if image is None else answers(image, models)
     with plt.rc_context(plots.STYLE):
-        drawing, axes = plt.subplots(1, 3, figsize=(8, 2.6), layout="constrained", width_ratios=[1, 1, 2.2])
+        drawing, axes = plt.subplots(1, 3, figsize=(8, 2.6), layout="constrained", width_ratios=[1, 1, 2.2],
+                                     FigureClass=plots.told_figure())
     plt.close(drawing)  # or the notebook shows it twice
-    drawing.suptitle(remark(strokes, found), color="#222222", fontsize=11)
+    drawing.alt = remark(strokes, found)
+    drawing.suptitle(drawing.alt, color="#222222", fontsize=11)
     seen = torch.zeros(28, 28) if image is None else image[0, 0]
     for axis, picture, title in zip(axes, (rasterize(strokes), seen), ("drawn", "what the networks see"), strict=False):
         axis.imshow(picture.numpy(), cmap="gray", vmin=0, vmax=255)

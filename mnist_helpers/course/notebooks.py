@@ -204,7 +204,8 @@ def execute(path: Path, seed: int | None = None, profile: str = "full", show: bo
         collected = Path(temporary) / "collected"
         collected.mkdir()
         os.environ |= {"MNIST_PROFILE": profile, "MNIST_COLLECT": str(collected), "MNIST_CHECK": "1",
-                       **KEEP_FREED_MEMORY, **({"OMP_NUM_THREADS": str(threads)} if threads else {})}
+                       "MPLBACKEND": "module://matplotlib_inline.backend_inline", **KEEP_FREED_MEMORY,
+                       **({"OMP_NUM_THREADS": str(threads)} if threads else {})}
         if show and hasattr(sys.stdout, "reconfigure"):
             sys.stdout.reconfigure(errors="replace")  # a redirected stdout may not know the progress bar's characters
         try:

@@ -21,7 +21,8 @@ def still(name: str):
 
     draw, size, columns = STILLS[name]
     with plt.rc_context(plots.STYLE):
-        figure, axes = plt.subplots(1, columns, figsize=size, layout="constrained", squeeze=False)
+        figure, axes = plt.subplots(1, columns, figsize=size, layout="constrained", squeeze=False,
+                                    FigureClass=plots.told_figure())
         figure.alt = draw(*axes[0])
     plt.close(figure)
     return figure

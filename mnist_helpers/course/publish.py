@@ -15,9 +15,10 @@ from .git import git, lines
 
 ADDRESS = re.compile(r"(?:https?://(?:[^@/]+@)?(?:www\.)?github\.com/|(?:ssh://)?git@github\.com[:/])?"
                      r"([^/\s:]+)/([^/\s:]+?)(?:\.git)?/?")
-# What GitHub takes: letters, digits and single hyphens inside; names of repositories have dots and underscores, too.
+# What GitHub takes: letters, digits and single hyphens inside; names of repositories have dots and underscores, too,
+# and no .git at their end.
 OWNER = re.compile(r"(?=.{1,39}$)[A-Za-z0-9]+(-[A-Za-z0-9]+)*")
-NAME = re.compile(r"(?!\.{1,2}$)(?!-)[\w.-]{1,100}", re.ASCII)
+NAME = re.compile(r"(?!\.{1,2}$)(?!-)(?!(?i:.*\.git$))[\w.-]{1,100}", re.ASCII)
 PLACEHOLDER, BRANCH = "OWNER", "published"
 # The buttons above the title of a notebook at ``path``. A codespace is made from the default branch.
 BUTTONS = (
