@@ -1,7 +1,13 @@
 """Settings for every test: the quick profile unless MNIST_PROFILE says otherwise, a hard limit for each cell, floors
 checked, and in the recorded profile the stored outputs of the cells tagged ``recorded`` compared."""
 
+import ast
 import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
 
 # A recorded training that is replayed takes moments; a cell that trains it again is over its time, and fails.
 SECONDS_PER_CELL = {"quick": 120, "recorded": 300, "full": 7200}
@@ -10,11 +16,24 @@ collect_ignore_glob = ["notebooks/solutions/*"]  # tests/test_solutions.py runs 
 
 
 def pytest_configure(config):
+    if not hasattr(config, "workerinput"):
+        refuse_another_package()
     # Kernels started by nbval inherit these.
     profile = os.environ.setdefault("MNIST_PROFILE", "quick")
     os.environ.setdefault("MNIST_CHECK", "1")
     if getattr(config.option, "nbval_cell_timeout", None) == NBVAL_DEFAULT:
         config.option.nbval_cell_timeout = SECONDS_PER_CELL.get(profile, NBVAL_DEFAULT)
+
+
+def refuse_another_package():
+    """Two clones may share an environment: tests would be of this one, and the notebooks' kernels use the other."""
+    here = Path(__file__).resolve().parent
+    code = "import importlib.util as u; s = u.find_spec('mnist_helpers'); print(ascii(s.origin) if s else repr(''))"
+    said = subprocess.run([sys.executable, "-c", code], cwd=here / "notebooks", capture_output=True, text=True)
+    found = Path(ast.literal_eval(said.stdout or "''")).resolve().parent
+    if found != here / "mnist_helpers":
+        raise pytest.UsageError(f"notebooks find mnist_helpers in {found}, and these tests are of "
+                                f'{here / "mnist_helpers"}: run `"{sys.executable}" -m pip install -e "{here}"`')
 
 
 def pytest_collection_modifyitems(items):

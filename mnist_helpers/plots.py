@@ -27,8 +27,8 @@ STYLE = {
 
 @functools.cache
 def told_figure():
-    """The class of the figures: matplotlib's, a picture in a notebook whatever the backend is. Its ``alt``, the text for
-    who cannot see it, is kept in the output's metadata. nbconvert's classic template writes it into the page; its
+    """The class of the figures: matplotlib's, a picture in a notebook whatever the backend is. Its ``alt``, the text of
+    what is seen in it, is kept in the output's metadata. nbconvert's classic template writes it into the page; its
     template "lab" and JupyterLab do not read it yet."""
     from matplotlib.figure import Figure
 

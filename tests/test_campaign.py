@@ -3,7 +3,6 @@
 import random
 
 import campaign
-import pytest
 
 from mnist_helpers import data
 
@@ -38,10 +37,9 @@ def test_what_fails_is_counted_and_can_be_repeated(monkeypatch):
     assert "| believe | 1 | 1 | 0 | 0 |" in campaign.table(counts) and "try 3000001" in said[0]
 
 
-@pytest.mark.parametrize("seed", range(50))
-def test_harm_changes_something(seed):
+def test_harm_changes_something():
     content = bytes(range(1, 256)) * 20
-    assert campaign.harmed(content, random.Random(seed)) != content
+    assert all(campaign.harmed(content, random.Random(seed)) != content for seed in range(50))
 
 
 def test_the_last_figures_are_shown_and_hold_no_failure():

@@ -3,6 +3,8 @@
 import json
 import os
 import re
+import subprocess
+import sys
 import tomllib
 
 import colab_like
@@ -80,3 +82,14 @@ def test_links_lead_somewhere():
 def test_the_glossary_is_in_order():
     terms = re.findall(r"^\*\*(.+?)\.?\*\*", read("notebooks/glossary.md"), re.MULTILINE)
     assert len(terms) > 30 and terms == sorted(set(terms), key=lambda term: re.sub(r"[^\w ]", "", term.lower()))
+
+
+def test_two_clones_in_one_environment_are_told_apart(tmp_path):
+    """The tests of one refuse to run while notebooks find the other's package, and name both."""
+    other = tmp_path / "mnist_helpers"
+    other.mkdir()
+    (other / "__init__.py").touch()
+    done = subprocess.run([sys.executable, "-c", "import conftest; conftest.refuse_another_package()"], cwd=ROOT,
+                          env=os.environ | {"PYTHONPATH": str(tmp_path)}, capture_output=True, text=True)
+    assert "UsageError" in done.stderr and "pip install -e" in done.stderr
+    assert str(other) in done.stderr and str(ROOT / "mnist_helpers") in done.stderr
