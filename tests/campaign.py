@@ -436,11 +436,11 @@ def hostile_mirror(folder, chance):
                 download.fetch(folder / "alone", [first], patience=0.2)
                 if any((folder / "alone" / name).read_bytes() != each for name, each in contents.items()):
                     raise Believed("what a hostile mirror sent")
-            download.fetch(folder / "both", [first, second], patience=0.2)
+            download.fetch(folder / "both", [first, second], patience=30)  # all of them end by themselves
         if any((folder / "both" / name).read_bytes() != each for name, each in contents.items()):
             raise Lost("the good mirror's files")
-        if time.monotonic() - start > 30:
-            raise Lost("half a minute")
+        if time.monotonic() - start > 60:
+            raise Lost("a minute")
 
 
 def odd_drawing(folder, chance):

@@ -11,7 +11,7 @@ from pathlib import Path
 import colab_like
 import pytest
 
-from mnist_helpers import data, places
+from mnist_helpers import data, download, places
 from mnist_helpers.course import notebooks
 
 # Run with -S, so that nothing finds the course as it is installed here; its requirements are found all the same.
@@ -79,7 +79,7 @@ def course_at(folder):
 def attach(folder):
     """Stand-ins for MNIST's files under names of Kaggle's copies, one of them compressed; their contents by name."""
     folder.mkdir(parents=True)
-    contents = {name: name.encode() for name in data.FILES}
+    contents = {name: name.encode() for name in download.FILES}
     first, second, *others = contents
     (folder / first.replace("-idx", ".idx")).write_bytes(contents[first])
     (folder / f"{second}.gz").write_bytes(gzip.compress(contents[second]))
@@ -188,14 +188,14 @@ def test_what_is_attached_is_found_without_a_network(here, set_up, read_only, re
 def test_mnist_that_is_there_is_left_alone(here, tmp_path, monkeypatch):
     raw = tmp_path / "data" / "MNIST" / "raw"
     raw.mkdir(parents=True)
-    for name in data.FILES:
+    for name in download.FILES:
         (raw / name).write_bytes(b"mine")
     attach(tmp_path / "input" / "mnist")
     monkeypatch.chdir(here)
     monkeypatch.delenv("MNIST_ROOT", raising=False)
     places._bring_mnist(tmp_path)
     assert {path.read_bytes() for path in raw.iterdir()} == {b"mine"} and "MNIST_ROOT" not in os.environ
-    assert set(places.MNIST) == set(data.FILES)
+    assert set(places.MNIST) == set(download.FILES)
 
 
 # ---------------------------------------------------------------- packages

@@ -290,9 +290,9 @@ def _record(scope, notebook):
 
 def _collect(done, folder):
     """What a run left in its folder: records and kept files, also where something failed afterwards."""
-    from .. import files
+    from . import records
 
-    done.records = files.read_records(folder / "records.jsonl")
+    done.records = records.read(folder / "records.jsonl")
     done.kept = {file.name: file.read_bytes() for file in sorted(folder.glob("*.safetensors"))}
 
 
