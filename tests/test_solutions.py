@@ -151,7 +151,7 @@ def digits(tmp_path_factory):
 
     One thread, since batches this small gain nothing from more and lose much where other processes want the cores.
     """
-    def fetch(root=None):
+    def fetch(root=None, **_):
         raise data.DownloadError("these tests do without it")
 
     folder, threads = tmp_path_factory.mktemp("solutions"), torch.get_num_threads()
