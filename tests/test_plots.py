@@ -91,6 +91,7 @@ def drawn(split):
 
 
 def test_every_figure_has_a_title_and_renders_on_white(split):
+    plt.close("all")  # what tests of other files in this worker left open
     for name, figure in all_figures(split).items():
         assert figure.get_suptitle(), name
         assert "[" not in figure.get_suptitle(), name

@@ -39,12 +39,21 @@ def wait_for_records(project, count):
         time.sleep(0.05)
 
 
+def is_worker(process):
+    try:
+        return "spawn_main" in " ".join(process.cmdline())
+    except psutil.NoSuchProcess:  # a zombie, too
+        return False
+
+
 @pytest.mark.skipif(os.name == "nt", reason="sends signals")
 def test_a_study_loses_only_what_was_under_way(project):
     """A worker is killed and runs fail, then the whole study is killed: each time the same command does the rest."""
     process = start(project, "--workers", "2")
     wait_for_records(project, 1)
-    workers = [each for each in process.children() if "spawn_main" in " ".join(each.cmdline())]
+    deadline = time.monotonic() + 60
+    while not (workers := [each for each in process.children() if is_worker(each)]):  # between two runs
+        assert time.monotonic() < deadline
     workers[0].kill()
     _, err = process.communicate(timeout=120)
     assert process.returncode == 1 and "ZeroDivisionError" in err and "missing: 02_bad.ipynb, seeds 0, 1, 2" in err
