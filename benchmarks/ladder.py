@@ -19,8 +19,6 @@ import functools
 import hashlib
 import inspect
 import json
-import time
-from importlib.metadata import version
 
 import torch
 from torch import nn
@@ -29,6 +27,8 @@ import mnist_helpers as mh
 from mnist_helpers import data, files
 from mnist_helpers.layers import count_parameters
 from mnist_helpers.recipe import syntax
+
+from . import lines
 
 FIRST_SEED = 100  # the searches used 0 to 3, the records 0 to 4
 ACTIVATIONS = {"none": nn.Identity, "tanh": nn.Tanh, "ReLU": nn.ReLU}
@@ -113,17 +113,9 @@ def ladder_file():
 
 def measured(config, places, seed, dataset):
     """Train a rung under one seed; return its record."""
-    record = {"places": places, "seed": seed, "config": config, "parameters": count_parameters(Net(config)),
-              "recipe": digest(config), "torch": version("torch"), "threads": mh.device.threads(),
-              "device": mh.device.describe(torch.device("cpu"))}
-    started = time.perf_counter()
-    try:
-        history = train(config, seed, dataset).history
-    except mh.train.TrainingDiverged as error:
-        return record | {"val_accuracy": None, "diverged": str(error)}
-    return record | {"val_accuracy": round(history["val_accuracy"][0], 4), "val_loss": round(history["val_loss"][0], 5),
-                     "train_loss": round(history["train_loss"][0], 5),
-                     "seconds": round(time.perf_counter() - started, 1)}
+    told = {"places": places, "seed": seed, "config": config, "parameters": count_parameters(Net(config)),
+            "recipe": digest(config)}
+    return lines.measured(told, lambda: train(config, seed, dataset))
 
 
 def missing(seeds):
@@ -140,14 +132,9 @@ def main():
     options = parser.parse_args()
     mh.set_threads(options.threads)
     mh.cpu.keep_freed_memory()
-    dataset = mh.load_mnist(verbose=False)
-    if (dataset.name, dataset.profile) != ("mnist", "full"):
-        parser.error(f"the ladder is measured on all of MNIST, and this is {dataset}")
-    for config, places, seed in missing(options.seeds):
-        run = measured(config, places, seed, dataset)
-        files.append_line(ladder_file(), json.dumps(run))
-        reached = run.get("diverged") or f"{run['val_accuracy']:.2%} in {run['seconds']:.0f} s"
-        print(f"seed {seed}: {reached}: {'; '.join(' '.join(map(str, place)) for place in places)}", flush=True)
+    dataset = lines.all_of_mnist(parser)
+    lines.add((("; ".join(" ".join(map(str, place)) for place in places), measured(config, places, seed, dataset))
+               for config, places, seed in missing(options.seeds)), ladder_file())
 
 
 if __name__ == "__main__":

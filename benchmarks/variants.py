@@ -12,8 +12,6 @@ import argparse
 import hashlib
 import inspect
 import json
-import time
-from importlib.metadata import version
 
 import torch
 from torch import nn
@@ -22,6 +20,8 @@ import mnist_helpers as mh
 from mnist_helpers import data, files
 from mnist_helpers.layers import count_parameters
 from mnist_helpers.recipe import syntax
+
+from . import lines
 
 FIRST_SEED = 100  # the searches used 0 to 3, the records 0 to 4
 SEEDS = {1: 10, 5: 5, 20: 5}  # how many, by epochs
@@ -102,20 +102,12 @@ def variants_file():
 
 def measured(name, network, change, epochs, rate, seed, dataset):
     """Train a variant under one seed; return its record."""
-    record = {"variant": name, "seed": seed, "epochs": epochs,
-              "parameters": count_parameters(untrained(network, change)),
-              "recipe": digest(network, change, epochs, rate), "torch": version("torch"),
-              "threads": mh.device.threads(), "device": mh.device.describe(torch.device("cpu"))}
-    started = time.perf_counter()
-    try:
-        history = train(network, change, epochs, rate, seed, dataset).history
-    except mh.train.TrainingDiverged as error:
-        return record | {"val_accuracy": None, "diverged": str(error)}
-    return record | {"val_accuracy": round(history["val_accuracy"][-1], 4),
-                     "val_curve": [round(value, 4) for value in history["val_accuracy"]],
-                     "train_accuracy": round(history["train_accuracy"][-1], 5),
-                     "train_loss": round(history["train_loss"][-1], 5), "val_loss": round(history["val_loss"][-1], 5),
-                     "seconds": round(time.perf_counter() - started, 1)}
+    told = {"variant": name, "seed": seed, "epochs": epochs,
+            "parameters": count_parameters(untrained(network, change)),
+            "recipe": digest(network, change, epochs, rate)}
+    return lines.measured(told, lambda: train(network, change, epochs, rate, seed, dataset), lambda history: {
+        "val_curve": [round(value, 4) for value in history["val_accuracy"]],
+        "train_accuracy": round(history["train_accuracy"][-1], 5)})
 
 
 def missing():
@@ -129,14 +121,8 @@ def main():
     parser = argparse.ArgumentParser(prog="python -m benchmarks.variants", description=__doc__.splitlines()[0])
     parser.parse_args()
     mh.cpu.keep_freed_memory()
-    dataset = mh.load_mnist(verbose=False)
-    if (dataset.name, dataset.profile) != ("mnist", "full"):
-        parser.error(f"the variants are measured on all of MNIST, and this is {dataset}")
-    for variant, seed in missing():
-        run = measured(*variant, seed, dataset)
-        files.append_line(variants_file(), json.dumps(run))
-        reached = run.get("diverged") or f"{run['val_accuracy']:.2%} in {run['seconds']:.0f} s"
-        print(f"seed {seed}: {variant[0]}: {reached}", flush=True)
+    dataset = lines.all_of_mnist(parser)
+    lines.add(((variant[0], measured(*variant, seed, dataset)) for variant, seed in missing()), variants_file())
 
 
 if __name__ == "__main__":

@@ -311,8 +311,6 @@ def write_handout(options) -> int:
 
 
 def grade_submissions(options) -> int:
-    from pathlib import Path
-
     from . import data
     from .course import grading, processes
 
@@ -343,8 +341,6 @@ def collect_runs(options) -> int:
 
 
 def write_slides(options) -> int:
-    from pathlib import Path
-
     from .course import notebooks, slides
 
     for path in notebooks.find(options.notebooks):

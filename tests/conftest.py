@@ -1,6 +1,7 @@
 """What several tests share: a tiny dataset, a tiny network, and where real MNIST is."""
 
 import os
+import shutil
 
 import pytest
 import torch
@@ -17,6 +18,23 @@ def environment():
     if os.environ != before:
         os.environ.clear()
         os.environ.update(before)
+
+
+CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
+QUIET = ["--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking",
+         "--disable-component-update", "--disable-sync"]
+
+
+@pytest.fixture(scope="module")
+def browser():
+    """Chromium, as playwright drives it; tests that need it are skipped where there is none."""
+    if CHROMIUM is None:
+        pytest.skip("no Chromium is installed")
+    api = pytest.importorskip("playwright.sync_api", reason="needs playwright: pip install playwright")
+    with api.sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=QUIET)
+        yield browser
+        browser.close()
 
 
 @pytest.fixture

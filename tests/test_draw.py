@@ -17,7 +17,7 @@ import mnist_helpers as mh
 from mnist_helpers import checkpoint
 from mnist_helpers.course import draw, notebooks, pieces, records
 
-DRAWINGS = json.loads((notebooks.folder() / "drawings.json").read_text(encoding="utf-8"))["drawings"]
+DRAWINGS = draw.stored()
 DIGITS = {name: strokes for name, strokes in DRAWINGS.items() if name[0].isdigit()}
 MALFORMED = [[], [[]], [[[]]], [None, 3, "12", {}], [[[1]], [[1, 2, 3]], [["a", None]], [[None, None]], [None]],
              [[[math.nan, 5], [5, math.inf], [-math.inf, 5]]], [[[10**400, 0]]]]

@@ -7,7 +7,6 @@ import pytest
 import torch
 import torch.nn.functional as F
 from PIL import Image
-from test_jupyterlab import CHROMIUM, QUIET
 
 from mnist_helpers.course import catalogue, explain, notebooks, pieces, records
 
@@ -17,17 +16,6 @@ MOUNT = """async (name) => {
     document.body.innerHTML = '<div class="live" id="stage"></div>';
     window.piece = piece.mount(document.getElementById("stage"), data);
 }"""
-
-
-@pytest.fixture(scope="module")
-def browser():
-    if CHROMIUM is None:
-        pytest.skip("no Chromium is installed")
-    api = pytest.importorskip("playwright.sync_api", reason="needs playwright: pip install playwright")
-    with api.sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=QUIET)
-        yield browser
-        browser.close()
 
 
 @pytest.fixture(scope="module")

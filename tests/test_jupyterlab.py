@@ -3,7 +3,6 @@
 import contextlib
 import json
 import os
-import shutil
 import socket
 import subprocess
 import sys
@@ -16,9 +15,6 @@ import pytest
 from mnist_helpers.course import notebooks
 
 SHOWN = ["01_baseline", "05_under_20k", "draw_a_digit"]
-CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
-QUIET = ["--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking",
-         "--disable-component-update", "--disable-sync"]
 
 # Every code cell has its number, the last one too.
 NUMBERED = """() => {
@@ -26,11 +22,9 @@ NUMBERED = """() => {
         .filter(prompt => !prompt.closest(".jp-Cell").querySelector(".jp-Placeholder"));  // the set-up is folded
     return prompts.length > 10 && prompts.every(prompt => /\\[\\d+\\]/.test(prompt.textContent)); }"""
 
-pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="no Chromium is installed")
-
 
 @pytest.fixture
-def lab(tmp_path):
+def lab(browser, tmp_path):  # the browser first: where there is none, nothing is served
     """The address of a JupyterLab that serves `SHOWN`, without their outputs, in the quick profile."""
     for name in SHOWN:
         notebook = nbformat.read(notebooks.folder() / f"{name}.ipynb", as_version=4)
@@ -80,12 +74,9 @@ def wait_for_kernel(lab):
 
 
 @contextlib.contextmanager
-def run_all(lab, name):
+def run_all(browser, lab, name):
     """The page of a notebook after Run All Cells, every code cell with its number and none with an error."""
-    api = pytest.importorskip("playwright.sync_api", reason="needs playwright: pip install playwright")
-    with api.sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=QUIET)
-        page = browser.new_page(viewport={"width": 1300, "height": 9_000})
+    with contextlib.closing(browser.new_page(viewport={"width": 1300, "height": 9_000})) as page:
         page.goto(f"{lab}/tree/{name}.ipynb?reset")
         page.wait_for_selector(".jp-NotebookPanel .jp-CodeCell", timeout=90_000)
         wait_for_kernel(lab)
@@ -95,15 +86,14 @@ def run_all(lab, name):
         assert not page.locator(".jp-OutputArea-output[data-mime-type='application/vnd.jupyter.stderr'],"
                                 ".jp-OutputArea-output[data-mime-type='application/vnd.jupyter.error']").count()
         yield page
-        browser.close()
 
 
 @pytest.mark.parametrize(("name", "said", "figures"), [
     ("01_baseline", ["epoch 1/1 100%", "Total params: 26,714", "this run, "], 9),
     ("05_under_20k", ["epoch 2/2 100%", "Total params: 18,422", "this run, "], 2),
 ])
-def test_a_lesson_runs_in_jupyterlab(lab, tmp_path, name, said, figures):
-    with run_all(lab, name) as page:
+def test_a_lesson_runs_in_jupyterlab(browser, lab, tmp_path, name, said, figures):
+    with run_all(browser, lab, name) as page:
         text = page.inner_text(".jp-NotebookPanel")
         missing = [each for each in [*said, "quick"] if each not in text]
         assert not missing, "of the progress bar, the summary, and this run's row of the table"
@@ -112,9 +102,9 @@ def test_a_lesson_runs_in_jupyterlab(lab, tmp_path, name, said, figures):
     assert (tmp_path / "lesson.png").stat().st_size > 100_000
 
 
-def test_a_digit_drawn_with_the_mouse_is_read(lab, tmp_path):
+def test_a_digit_drawn_with_the_mouse_is_read(browser, lab, tmp_path):
     one, seven = [(150, 60), (140, 130), (130, 220)], [(80, 70), (190, 65), (160, 140), (140, 225)]
-    with run_all(lab, "draw_a_digit") as page:
+    with run_all(browser, lab, "draw_a_digit") as page:
         canvas = page.get_by_label("Draw a digit here")
         answers = page.locator(".draw-digit")
         answers.first.wait_for()

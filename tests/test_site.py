@@ -3,7 +3,6 @@
 import functools
 import html.parser
 import http.server
-import json
 import sys
 import threading
 from pathlib import Path
@@ -11,13 +10,12 @@ from urllib.parse import unquote, urldefrag, urlsplit
 
 import pytest
 import torch
-from test_jupyterlab import CHROMIUM, QUIET
 
 from benchmarks import remark
 from mnist_helpers.course import draw, explain, live, notebooks, site
 from mnist_helpers.data import normalize, project_root
 
-DRAWINGS = json.loads((notebooks.folder() / "drawings.json").read_text(encoding="utf-8"))["drawings"]
+DRAWINGS = draw.stored()
 PAGES = ["index.html", "draw.html", "explanations.html", "notebooks/04_batch_norm.html", "claims.html"]
 
 
@@ -117,17 +115,6 @@ def test_without_sphinx_a_sentence_says_what_to_install(monkeypatch, tmp_path):
 class Quiet(http.server.SimpleHTTPRequestHandler):
     def log_message(self, *arguments):
         pass
-
-
-@pytest.fixture(scope="module")
-def browser():
-    if CHROMIUM is None:
-        pytest.skip("no Chromium is installed")
-    api = pytest.importorskip("playwright.sync_api", reason="needs playwright: pip install playwright")
-    with api.sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=QUIET)
-        yield browser
-        browser.close()
 
 
 @pytest.fixture(scope="module")

@@ -48,9 +48,6 @@ def course(tmp_path, monkeypatch):
     path = small.write(tmp_path / "notebooks" / "01_good.ipynb", small.cell("SEED = 5\nCHECKPOINT = 'x.pt'", "parameters"),
                        small.cell("1 / 0"), small.cell(RECIPE, "recipe"), small.cell("train(lr=2e-3)", "experiment"))
     monkeypatch.setattr(processes, "each_in_a_process", lambda function, jobs: ((job, function(*job)) for job in jobs))
-    for name in ("MNIST_PROFILE", "MNIST_COLLECT", "OMP_NUM_THREADS", "TQDM_DISABLE", "MPLBACKEND",
-                 *notebooks.KEEP_FREED_MEMORY):
-        monkeypatch.setenv(name, "1")  # put back afterwards
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     checkpoint.kept_folder().mkdir(parents=True)

@@ -11,10 +11,9 @@ import re
 from dataclasses import dataclass
 from pathlib import Path
 
-from ..check import hidden_weights
 from ..data import Split
 from ..files import replace_file
-from ..measure import evaluation_mode
+from ..layers import count_parameters, hidden_parameters
 from . import notebooks
 
 TOLERANCE = 0.01  # of a number that is not whole: to within one percent
@@ -91,13 +90,7 @@ def count_weights(model) -> int:
 
 
 def _weighed(model):
-    """The numbers of the weights that a network of digits registers, and of those that it computes with besides."""
-    import torch
-
-    device = next((parameter.device for parameter in model.parameters()), "cpu")
-    with evaluation_mode(model), torch.enable_grad():
-        hidden = hidden_weights(model, model(torch.zeros(2, 1, 28, 28, device=device)))
-    return [sum(parameter.numel() for parameter in model.parameters()), hidden]
+    return [count_parameters(model), hidden_parameters(model)]
 
 
 def told(variables: dict, names: list[str], networks: list[str]) -> str:

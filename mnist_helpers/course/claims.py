@@ -152,20 +152,22 @@ def holm(ps: list[float]) -> list[float]:
 
 def ladder() -> dict[str, dict[int, dict]]:
     """``{"down 3": {seed: record}}`` of ``results/ladder.jsonl``."""
-    found = {}
-    for record in files.read_records(project_root() / "results" / "ladder.jsonl", {"places", "seed", "val_accuracy"}):
-        for name, number, _ in record["places"]:
-            if record["val_accuracy"] is not None:
-                found.setdefault(f"{name} {number}", {})[record["seed"]] = record
-    return found
+    return _lines("ladder.jsonl", "places", lambda places: [f"{name} {number}" for name, number, _ in places])
 
 
 def variants() -> dict[str, dict[int, dict]]:
-    """``{"DoubleNorm, no norms": {seed: record}}`` of ``results/variants.jsonl``, without runs that diverged."""
-    found, file = {}, project_root() / "results" / "variants.jsonl"
-    for record in files.read_records(file, {"variant", "seed", "val_accuracy"}):
+    """``{"DoubleNorm, no norms": {seed: record}}`` of ``results/variants.jsonl``."""
+    return _lines("variants.jsonl", "variant", lambda name: [name])
+
+
+def _lines(file, key, names):
+    """``{name: {seed: record}}`` of a file of ``results/``, without runs that diverged; ``names`` are those that a
+    record's ``key`` stands for."""
+    found = {}
+    for record in files.read_records(project_root() / "results" / file, {key, "seed", "val_accuracy"}):
         if record["val_accuracy"] is not None:
-            found.setdefault(record["variant"], {})[record["seed"]] = record
+            for name in names(record[key]):
+                found.setdefault(name, {})[record["seed"]] = record
     return found
 
 

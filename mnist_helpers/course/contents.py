@@ -35,7 +35,7 @@ def _line(path: Path, name: str) -> str:
     first = notebooks.read(path).cells[0].source
     title = re.search(r"^# (?:\d+\. )?(.+)$", first, re.MULTILINE)[1]
     paragraph = re.search(r"\*\*The question\.\*\* (.+)", first)
-    plain = re.sub(r"<!--.*?-->", "", paragraph[1]) if paragraph else ""
+    plain = notebooks.COMMENT.sub("", paragraph[1]) if paragraph else ""
     questions = re.findall(r"(?:^|(?<=[.?!:] ))[^.?!]*\?", plain)
     number = next((f"{network.lesson}. " for network in catalogue.lessons() if network.notebook == name), "")
     question = f"{'' if title.endswith('?') else ':'} {questions[-1].strip()}" if questions else ""

@@ -7,6 +7,7 @@ import base64
 import collections
 import contextlib
 import io
+import json
 import math
 import warnings
 from pathlib import Path
@@ -20,7 +21,7 @@ from PIL import Image, ImageDraw, ImageOps
 from scipy import ndimage
 
 from .. import plots
-from ..data import normalize, prepare_digit
+from ..data import normalize, prepare_digit, project_root
 from ..device import device_of
 
 SIZE = 280  # of the canvas; draw.js has it too
@@ -33,6 +34,12 @@ MOST_ENLARGED = 4  # so that a dot stays one, however the hand shook
 PHOTO_SIDE = 280  # to which a photograph's longer side is reduced
 LEAST_CONTRAST = 25  # of ink and paper, of 255; the noise of a camera is below it
 SPECK = 0.05  # of the largest piece of ink: what is smaller is dirt
+
+
+def stored() -> dict:
+    """``{name: strokes}``: the course's own drawings."""
+    path = project_root() / "notebooks" / "drawings.json"
+    return json.loads(path.read_text(encoding="utf-8"))["drawings"]
 
 
 def cleaned(strokes):

@@ -150,7 +150,7 @@ def execute(path: str, text: str, root: str, names: list[str], networks: list[st
     token, started, late = secrets.token_hex(), time.perf_counter(), threading.Event()
     notebook = notebooks.parse(text, Path(path).name)
     # Asked last, of the variables that are there then.
-    notebook.cells.append(handout._new("code", "from mnist_helpers.course import answers as _answers\n"
+    notebook.cells.append(handout.new_cell("code", "from mnist_helpers.course import answers as _answers\n"
                                        f"print({token!r} + _answers.told(globals(), {names!r}, {networks!r}))", "told"))
 
     def end():

@@ -92,7 +92,7 @@ def pupils_copy(path: Path, student: str = "", seed: int = 0):
             cells.append(_graded("code", f"assert mh.count_weights({network.name}()) <= {network.budget:_}",
                                  f"budget-{network.name}", 0))
     if any("record = mh.record(" in cell.source for cell in cells):
-        cells.append(_new("code", "# For your class's histogram: run this cell last, and save.\nmh.hand_in(record)",
+        cells.append(new_cell("code", "# For your class's histogram: run this cell last, and save.\nmh.hand_in(record)",
                           "hand-in"))
     notebook.cells = cells
     notebook.metadata.pop("mnist_helpers", None)  # it is none of the course's own
@@ -111,7 +111,8 @@ def networks_of(name: str) -> list[catalogue.Network]:
     return [network for network in catalogue.networks() if network.notebook == name]
 
 
-def _new(kind, source, id):
+def new_cell(kind: str, source: str, id: str):
+    """A cell of code or of Markdown, as nbformat makes it."""
     import nbformat
 
     make = nbformat.v4.new_code_cell if kind == "code" else nbformat.v4.new_markdown_cell
@@ -119,7 +120,7 @@ def _new(kind, source, id):
 
 
 def _graded(kind, source, id, points, solution=False):
-    cell = _new(kind, source, id)
+    cell = new_cell(kind, source, id)
     if kind == "code":
         cell.metadata["tags"] = ["raises-exception"]  # "Run all" goes on after a wrong answer
     return _mark(cell, id, points, solution)

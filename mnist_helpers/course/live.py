@@ -79,18 +79,16 @@ def strength(logits: torch.Tensor) -> torch.Tensor:
     return logits.amax(-1).mean(-1)
 
 
-def data() -> dict:
-    """What the page reads as draw.json."""
-    networks = []
-    for lesson, (name, model) in zip(catalogue.lessons(), models().items(), strict=True):
-        networks.append({"name": f"{lesson.lesson}: {lesson.title}", "file": f"weights/{name}.safetensors",
-                         "sha256": hashlib.sha256(weights(model)).hexdigest(), "layers": layers(model)})
-    stored = json.loads((notebooks.folder() / "drawings.json").read_text(encoding="utf-8"))["drawings"]
-    font, letter = LETTER
+def data(networks: dict[str, nn.Module]) -> dict:
+    """What the page reads as draw.json, of these `models`."""
+    told = []
+    for lesson, (name, model) in zip(catalogue.lessons(), networks.items(), strict=True):
+        told.append({"name": f"{lesson.lesson}: {lesson.title}", "file": f"weights/{name}.safetensors",
+                     "sha256": hashlib.sha256(weights(model)).hexdigest(), "layers": layers(model)})
+    stored, (font, letter) = draw.stored(), LETTER
     examples = [{"name": name, "strokes": stored[name]} for name in EXAMPLES]
     examples.insert(-1, {"name": f"letter {letter}", "strokes": letters()[font][letter]})
-    return {"networks": networks, "examples": examples, "weak": remark()["threshold"],
-            "mean": MEAN, "std": STD}
+    return {"networks": told, "examples": examples, "weak": remark()["threshold"], "mean": MEAN, "std": STD}
 
 
 def finding() -> str:
@@ -106,26 +104,27 @@ def finding() -> str:
     return "\n".join(f"| {' | '.join(cells)} |" for cells in (header, [":--", "--:", "--:", "--:"], *lines))
 
 
-def still():
-    """The picture of the page where nothing moves: the first example."""
-    stored = json.loads((notebooks.folder() / "drawings.json").read_text(encoding="utf-8"))["drawings"]
-    return draw.figure(stored[EXAMPLES[0]], {f"lesson {name[1]}": model for name, model in models().items()})
+def still(networks: dict[str, nn.Module]):
+    """The picture of the page where nothing moves: the first example, as these `models` read it."""
+    return draw.figure(draw.stored()[EXAMPLES[0]], {f"lesson {name[1]}": model for name, model in networks.items()})
 
 
 def write_still() -> None:
     """Draw the picture anew if the networks' weights are others. Their digest stands inside the file."""
-    path, digest = explain.folder() / "draw.png", hashlib.sha256(b"".join(map(weights, models().values()))).hexdigest()
+    path, networks = explain.folder() / "draw.png", models()
+    digest = hashlib.sha256(b"".join(map(weights, networks.values()))).hexdigest()
     if not path.exists() or Image.open(path).info.get("Description") != digest:
         file = io.BytesIO()
-        still().savefig(file, format="png", dpi=110, metadata={"Description": digest})
+        still(networks).savefig(file, format="png", dpi=110, metadata={"Description": digest})
         replace_file(path, file.getvalue())
 
 
 def write(target: Path) -> None:
     """Write draw.json, the weights and the widget's own code into the folder ``target``."""
     (target / "weights").mkdir(parents=True, exist_ok=True)
-    replace_file(target / "draw.json", json.dumps(data()))
-    for name, model in models().items():
+    networks = models()
+    replace_file(target / "draw.json", json.dumps(data(networks)))
+    for name, model in networks.items():
         replace_file(target / "weights" / f"{name}.safetensors", weights(model))
     for name in ("draw.js", "draw.css"):  # the widget's own; the page's module has the name draw.js already
         replace_file(target / name.replace("draw", "canvas"), Path(draw.__file__).with_name(name).read_bytes())

@@ -25,6 +25,7 @@ from . import catalogue
 COPY = re.compile(r"( - Copy( \(\d+\))?|-Copy\d+| ?\(\d+\)| \(copy[^)]*\)| copy( \d+)?)$")
 # glibc gives the memory of large freed tensors back to the system after each step, and taking it again is slow.
 KEEP_FREED_MEMORY = {"MALLOC_MMAP_THRESHOLD_": str(32 * 2**20), "MALLOC_TRIM_THRESHOLD_": str(2**31 - 1)}
+COMMENT = re.compile(r"<!--.*?-->", re.DOTALL)  # such as the marks of figures, which only who writes pages needs
 BAR = re.compile(r"epoch (\d+)/(\d+)\s+(\d+)%\|[^|]*\|([^\r\n]*)")  # as `fit` draws it
 LONGEST_SOCKET = 90  # characters of a path that a local socket may have, with room for a suffix (macOS: 103)
 
@@ -413,11 +414,11 @@ def keep_experiments(execution: Execution) -> None:
     from .. import checkpoint, files
     from . import stamps
 
-    if not tagged(parse(execution.notebook), "recipe", "experiment"):
+    notebook = parse(execution.notebook)
+    if not tagged(notebook, "recipe", "experiment"):
         return
-
     recorded = {record["id"] for record in execution.records} | _up_to_date()
-    recipe = _recipe_digest(parse(execution.notebook))
+    recipe = _recipe_digest(notebook)
     for name, content in execution.kept.items():
         id = name.removesuffix(".safetensors")
         if id not in recorded:

@@ -254,9 +254,11 @@ def all_seeds() -> dict[str, dict[int, dict]]:
 def by_seed() -> dict[str, dict[int, dict]]:
     """`all_seeds` as tables show them: of each network its fresh seeds (results/plan.md), once all that were planned
     are there; till then the others."""
-    shown = {}
-    for name, runs in all_seeds().items():
-        fresh = {seed: run for seed, run in runs.items() if seed >= FIRST_FRESH}
-        complete = len(fresh) >= catalogue.network(name).fresh_seeds
-        shown[name] = fresh if complete else {seed: run for seed, run in runs.items() if seed < FIRST_FRESH}
-    return {name: runs for name, runs in shown.items() if runs}
+    return {name: runs for name, every in all_seeds().items() if (runs := shown(catalogue.network(name), every))}
+
+
+def shown(network: catalogue.Network, runs: dict[int, dict]) -> dict[int, dict]:
+    """Of a network's runs by seed those that tables show: see `by_seed`."""
+    fresh = {seed: run for seed, run in runs.items() if seed >= FIRST_FRESH}
+    complete = len(fresh) >= network.fresh_seeds
+    return fresh if complete else {seed: run for seed, run in runs.items() if seed not in fresh}

@@ -35,8 +35,7 @@ def shown(runs: list[dict]) -> dict[str, tuple[int, dict[str, str]]]:
     found = {}
     for network in catalogue.networks():
         own = {run["seed"]: run for run in runs if run["model"] == network.name and records.is_full_mnist(run)}
-        fresh = {seed: run for seed, run in own.items() if seed >= records.FIRST_FRESH}
-        own = fresh if len(fresh) >= network.fresh_seeds else {seed: own[seed] for seed in own.keys() - fresh.keys()}
+        own = records.shown(network, own)
         texts = {}
         for measure, decimals in DECIMALS.items():
             key, scale = pages.MEASURES[measure]

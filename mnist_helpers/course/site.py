@@ -20,7 +20,6 @@ NEEDS = "the site needs Sphinx and its theme: run `pip install -e .[site]` in th
 MOVED = {"README.md": "index.md", "notebooks/challenges": "challenges.md", "notebooks/glossary.md": "glossary.md",
          "CONTRIBUTING.md": "contributing.md", "results/plan.md": "plan.md"}
 LINK = re.compile(r'(\]\(|src=")(?![a-z]+:|#)([^)"#\s]+)(#[^)"\s]*)?')
-MARK = re.compile(r"<!--.*?-->", re.DOTALL)  # of figures and tables; only those who write pages need them
 ANCHOR = re.compile(r'<a id="([^"]+)"></a>')
 # GitHub's way to have a picture in two versions, and the theme's.
 PICTURE = re.compile(r'<picture>\n<source .*srcset="(.*?)">\n<img src="(.*?)" (.*)>\n</picture>')
@@ -67,7 +66,7 @@ def relinked(text: str, source: Path, target: Path, root: Path) -> str:
 
 def page(source: Path, target: Path, root: Path) -> str:
     """The text of a page of the site: without marks, with anchors that Sphinx checks."""
-    text = PICTURE.sub(BOTH, MARK.sub("", source.read_text(encoding="utf-8")))
+    text = PICTURE.sub(BOTH, notebooks.COMMENT.sub("", source.read_text(encoding="utf-8")))
     text = relinked(ANCHOR.sub(r"[]{#\1}", text), source, target, root)
     return text + LOADER.format("../" * (len(target.parts) - 1)) * ('class="live"' in text)
 
@@ -81,7 +80,7 @@ def notebook(source: Path, target: Path, root: Path) -> str:
     for cell in content.cells:
         cells.append(cell)
         if cell.cell_type == "markdown":
-            cell.source = relinked(MARK.sub("", cell.source), source, target, root)
+            cell.source = relinked(notebooks.COMMENT.sub("", cell.source), source, target, root)
             continue
         if "setup" in cell.metadata.get("tags", []):
             cell.metadata.tags = [*cell.metadata.tags, "hide-input"]

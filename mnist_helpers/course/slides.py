@@ -14,7 +14,6 @@ TEMPLATE = """{%- extends 'index.html.j2' -%}
 <script src="{{ resources.reveal.url_prefix }}/dist/reveal.js"></script>
 <script>Reveal.initialize({hash: true, slideNumber: 'c', width: 1100, height: 700, center: false});</script>
 {%- endblock footer_js -%}"""
-MARK = re.compile(r"<!--.*?-->", re.DOTALL)
 LINK = re.compile(r"(?<!!)\[([^\]]+)\]\((?!https?:)[^)]+\)")
 HEADING = re.compile(r"^##+ +(.+)$", re.MULTILINE)
 STYLE = """<style>
@@ -70,7 +69,7 @@ def _text(*parts):
     import nbformat
 
     text = "\n\n".join(part.strip() for part in parts)
-    return nbformat.v4.new_markdown_cell(LINK.sub(r"\1", MARK.sub("", text)))
+    return nbformat.v4.new_markdown_cell(LINK.sub(r"\1", notebooks.COMMENT.sub("", text)))
 
 
 def _figure(heading, content, alt, number):
