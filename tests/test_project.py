@@ -75,7 +75,7 @@ def test_ci_runs_the_readmes_two_lines_in_their_order():
 def test_links_lead_somewhere():
     pages = [f"site/{path.name}" for path in (ROOT / "site").glob("*.md")]
     for name in ("README.md", "CONTRIBUTING.md", "CHANGELOG.md", "notebooks/glossary.md", *pages):
-        for target in re.findall(r"\]\((?!https?:|../../tree/)([^)#]+)", read(name)):  # a tree is a branch on GitHub
+        for target in re.findall(r"\]\((?!https?:|../../(?:tree|deployments)/)([^)#]+)", read(name)):  # of GitHub itself
             assert (ROOT / name).parent.joinpath(target).exists(), f"{name}: {target}"
 
 

@@ -64,6 +64,7 @@ def test_published_copies_bear_the_address_and_the_release(course, capsys, monke
         setup = notebooks.tagged(after, "setup")[0].source
         assert '"--branch", "published", "https://github.com/some-one/my.course"]' in setup
     assert "git clone https://github.com/some-one/my.course mnist-course" in published(course, "README.md")
+    assert "(https://some-one.github.io/my.course/)" in published(course, "README.md")
     assert "OWNER/" not in published(course, "pyproject.toml")
     assert git(course, "ls-tree", "-r", "--name-only", "published").split() == sorted(set(NAMES) - {NAMES[2]})
     assert git(course, "status", "--porcelain") == "" and git(course, "branch", "--show-current") == "main"

@@ -95,6 +95,8 @@ def stamped(path: str, text: str, old: str, new: str, release: str) -> str:
     """The text of a file of the course with an address in place of ``old``; of a notebook, with its buttons, and with
     ``release`` as what its set-up cell brings."""
     text = re.sub(rf"{re.escape(old)}(?=\.git\b|(?![\w-]|\.\w))", f"https://github.com/{new}", text)
+    # GitHub finds the site by itself only on its own pages.
+    text = text.replace("../../deployments/github-pages", re.sub("(.+)/(.+)", r"https://\1.github.io/\2/", new))
     if not path.endswith(".ipynb"):
         return text
     notebook = json.loads(RELEASE.sub(release, text))
