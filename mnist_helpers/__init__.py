@@ -4,8 +4,34 @@ A room is imported when something of it is first used: a lesson waits for what i
 """
 
 import importlib
+from typing import TYPE_CHECKING
 
 from .version import __version__ as __version__
+
+if TYPE_CHECKING:  # what `__getattr__` finds, for editors and type checkers
+    # isort: off
+    from . import (
+        augment as augment, checkpoint as checkpoint, cpu as cpu, data as data, device as device, loader as loader,
+        optim as optim, plots as plots, stats as stats, train as train)
+    from .augment import (
+        Augment as Augment, Brightness as Brightness, CenterCropResize as CenterCropResize, Contrast as Contrast,
+        Elastic as Elastic, Rotation as Rotation, Scale as Scale, Translation as Translation)
+    from .course.answers import (
+        check_answers as check_answers, count_weights as count_weights, variables_after as variables_after)
+    from .course.grading import hand_in as hand_in
+    from .course.networks import network as network
+    from .course.records import record as record
+    from .course.tables import (
+        Table as Table, compare as compare, measures as measures, scoreboard as scoreboard,
+        table_so_far as table_so_far, trials as trials)
+    from .data import Split as Split, load_mnist as load_mnist, normalize as normalize
+    from .device import (
+        fast_precision as fast_precision, get_device as get_device, set_seed as set_seed, set_threads as set_threads)
+    from .loader import Loader as Loader
+    from .layers import summary as summary
+    from .train import each_step as each_step, evaluate as evaluate, fit as fit, train_epoch as train_epoch
+    from .version import require as require
+    # isort: on
 
 ROOMS = ("augment", "checkpoint", "cpu", "data", "device", "loader", "optim", "plots", "stats", "train")
 SHOWN = {
@@ -23,7 +49,8 @@ SHOWN = {
     "version": ("require",),
 }
 ROOM_OF = {name: room for room, names in SHOWN.items() for name in names}
-__all__ = sorted((*ROOMS, *ROOM_OF))
+# For a star import: without the rooms, since `optim` would take the place of torch's.
+__all__ = sorted(ROOM_OF)
 
 
 def __getattr__(name):
@@ -40,4 +67,4 @@ def __getattr__(name):
 
 
 def __dir__():
-    return __all__
+    return sorted((*ROOMS, *ROOM_OF))

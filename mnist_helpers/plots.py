@@ -1,4 +1,5 @@
-"""Figures: each function draws one and returns it, so that as the last line of a cell it shows itself.
+"""Figures: each function draws one and returns it, so that as the last line of a cell it shows itself. In a
+script, save it: ``mh.plots.samples(split).savefig("samples.png")``.
 
 Colours are Okabe and Ito's, which colour-blind readers tell apart; the background is white on purpose, so that a
 figure reads the same on a dark page. What was not measured on MNIST says so in its title.

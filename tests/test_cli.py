@@ -448,7 +448,8 @@ def findings():
 
 
 def test_doctor_names_what_is_wrong_and_the_remedy(project, monkeypatch):
-    (project / "requirements.txt").write_text("# needed\ntorch>=2\nno-such-package>=1\nnumpy>=999\n-e .\n")
+    (project / "pyproject.toml").write_text("[project.optional-dependencies]\n"
+                                            "course = ['torch>=2', 'no-such-package>=1', 'numpy>=999']\n")
     monkeypatch.setattr(data, "damaged", lambda: {"train": "missing"})
     found = findings()
     assert found["torch"][0] and not any(found[name][0] for name in ("no-such-package", "numpy", "MNIST"))

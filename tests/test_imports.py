@@ -4,9 +4,11 @@ import ast
 import subprocess
 import sys
 import tomllib
+import types
 
 import pytest
 
+import mnist_helpers
 from mnist_helpers import data
 from mnist_helpers.course import doctor
 
@@ -49,9 +51,26 @@ def test_every_module_is_listed():
     packages = {path.parent.relative_to(ROOT).as_posix().replace("/", ".") for path in PACKAGE.rglob("__init__.py")}
     settings = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["tool"]["setuptools"]
     assert set(settings["packages"]) == packages, "an installation has every folder"
-    patterns = settings["package-data"]["mnist_helpers.course"]
+    data_files = {path for package, patterns in settings["package-data"].items() for pattern in patterns
+                  for path in (ROOT / package.replace(".", "/")).glob(pattern)}
     others = {path for path in PACKAGE.rglob("*") if path.is_file() and path.suffix not in (".py", ".pyc")}
-    assert others == {path for pattern in patterns for path in (PACKAGE / "course").glob(pattern)}
+    assert others == data_files
+
+
+def test_type_checkers_see_what_python_finds():
+    """The imports in `__init__` that only they read, beside what `__getattr__` looks up; pyright follows them, by hand."""
+    tree = ast.parse((PACKAGE / "__init__.py").read_text(encoding="utf-8"))
+    (block,) = [node for node in tree.body if isinstance(node, ast.If)]
+    seen = {(node.module or "", alias.name) for node in block.body for alias in node.names if alias.asname == alias.name}
+    assert seen == {(room, name) for room, names in mnist_helpers.SHOWN.items() for name in names} | {
+        ("", room) for room in mnist_helpers.ROOMS}
+
+
+def test_a_star_import_replaces_nothing_of_torch():
+    scope = {}
+    exec("from torch import nn, optim\nimport torch.nn.functional as F\nfrom mnist_helpers import *", scope)
+    assert scope["optim"].__name__ == "torch.optim" and callable(scope["fit"]) and callable(scope["summary"])
+    assert not any(isinstance(scope[name], types.ModuleType) for name in mnist_helpers.__all__)
 
 
 @pytest.mark.parametrize("name", FLAT)

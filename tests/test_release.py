@@ -50,7 +50,7 @@ def course(tmp_path, monkeypatch):
     (tmp_path / "mnist_helpers").mkdir()
     (tmp_path / "mnist_helpers" / "version.py").write_text('"""Text."""\n\n__version__ = "1.0.dev0"\n')
     (tmp_path / "CHANGELOG.md").write_text(f"# Changes\n\nWords.\n\n{release.NEXT.rstrip()}\n")
-    (tmp_path / "requirements.txt").write_text("torch>=2\nnumpy>=1\n")
+    (tmp_path / "pyproject.toml").write_text("[project.optional-dependencies]\ncourse = ['torch>=2', 'numpy>=1']\n")
     for seed in (0, 1):
         keep(seed, 90 + seed)
     git(tmp_path, "init", "--quiet", "--initial-branch", "main")

@@ -7,6 +7,7 @@ import os
 import statistics
 import sys
 import time
+import tomllib
 from collections.abc import Iterator
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -19,13 +20,13 @@ MARKS = {True: "ok ", False: "BAD", None: "note"}
 
 
 def requirements() -> list:
-    """The packages requirements.txt asks for, as `Requirement`; the course's own is not among them."""
+    """The packages the course asks for in pyproject.toml, as `Requirement`."""
     from packaging.requirements import Requirement
 
     from .. import data
 
-    lines = (data.project_root() / "requirements.txt").read_text(encoding="utf-8").splitlines()
-    return [Requirement(line) for line in lines if line and line[0] not in "#-"]
+    text = (data.project_root() / "pyproject.toml").read_text(encoding="utf-8")
+    return [Requirement(each) for each in tomllib.loads(text)["project"]["optional-dependencies"]["course"]]
 
 
 def checks() -> Iterator[tuple[str, bool | None, str, str]]:
@@ -61,7 +62,7 @@ def _packages():
     try:
         needed = requirements()
     except FileNotFoundError as error:
-        yield "packages", False, f"no {error.filename}", "run `pip install -e .` in the course's folder, then this"
+        yield "packages", False, f"no {error.filename}", f"run `{INSTALL}` in the course's folder, then this"
         return
     for requirement in needed:
         try:
