@@ -5,6 +5,7 @@ import ast
 import os
 import subprocess
 import sys
+import tempfile
 from pathlib import Path
 
 import pytest
@@ -21,6 +22,9 @@ def pytest_configure(config):
     # Kernels started by nbval inherit these.
     profile = os.environ.setdefault("MNIST_PROFILE", "quick")
     os.environ.setdefault("MNIST_CHECK", "1")
+    # Own ideas are tried anew in each session, and leave the reader's log alone.
+    config.ideas = tempfile.TemporaryDirectory(prefix="mnist-ideas-")
+    os.environ["MNIST_IDEAS"] = config.ideas.name
     if getattr(config.option, "nbval_cell_timeout", None) == NBVAL_DEFAULT:
         config.option.nbval_cell_timeout = SECONDS_PER_CELL.get(profile, NBVAL_DEFAULT)
 

@@ -19,6 +19,7 @@ if TYPE_CHECKING:  # what `__getattr__` finds, for editors and type checkers
     from .course.answers import (
         check_answers as check_answers, count_weights as count_weights, variables_after as variables_after)
     from .course.grading import hand_in as hand_in
+    from .course.ideas import ideas as ideas, recipe_of as recipe_of, test_idea as test_idea
     from .course.networks import network as network
     from .course.records import record as record
     from .course.tables import (
@@ -27,6 +28,7 @@ if TYPE_CHECKING:  # what `__getattr__` finds, for editors and type checkers
     from .data import Split as Split, load_mnist as load_mnist, normalize as normalize
     from .device import (
         fast_precision as fast_precision, get_device as get_device, set_seed as set_seed, set_threads as set_threads)
+    from .idea import try_idea as try_idea
     from .loader import Loader as Loader
     from .layers import summary as summary
     from .train import each_step as each_step, evaluate as evaluate, fit as fit, train_epoch as train_epoch
@@ -38,11 +40,13 @@ SHOWN = {
     "augment": ("Augment", "Brightness", "CenterCropResize", "Contrast", "Elastic", "Rotation", "Scale", "Translation"),
     "course.answers": ("check_answers", "count_weights", "variables_after"),
     "course.grading": ("hand_in",),
+    "course.ideas": ("ideas", "recipe_of", "test_idea"),
     "course.networks": ("network",),
     "course.records": ("record",),
     "course.tables": ("Table", "compare", "measures", "scoreboard", "table_so_far", "trials"),
     "data": ("Split", "load_mnist", "normalize"),
     "device": ("fast_precision", "get_device", "set_seed", "set_threads"),
+    "idea": ("try_idea",),
     "loader": ("Loader",),
     "layers": ("summary",),
     "train": ("each_step", "evaluate", "fit", "train_epoch"),

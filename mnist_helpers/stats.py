@@ -194,3 +194,26 @@ def best_epoch_bias(curve: Sequence[float], last: int = 5) -> float:
     At a small learning rate the networks of the last epochs hardly differ, and what differs is mostly luck.
     """
     return max(curve[-last:]) - curve[-1]
+
+
+def best_by_luck(spreads: Sequence[float]) -> float:
+    """How far the best of several equally good ideas lies above their common truth, on average: the expected maximum
+    of independent normal deviations, whose standard deviations are ``spreads``.
+
+    With F(x) = product of Phi(x / s) over the spreads s, it is the integral of 1 - F over x > 0 less that of F over
+    x < 0. For k equal spreads s: 0.56 s for two, 1.16 s for five, 1.54 s for ten.
+    Source: H. A. David and H. N. Nagaraja, "Order statistics" (2003); tables by L. H. C. Tippett, "On the extreme
+    individuals and the range of samples taken from a normal population" (1925).
+
+    Raises `ValueError` unless there are spreads and all are positive.
+    """
+    import numpy as np
+    from scipy.integrate import trapezoid
+    from scipy.stats import norm
+
+    spreads = np.asarray(list(spreads), dtype=float)
+    if not len(spreads) or not (spreads > 0).all():
+        raise ValueError("luck is computed from one or more spreads above 0")
+    x = np.linspace(0, 9 * spreads.max(), 4001)[:, None]
+    above, below = norm.cdf(x / spreads).prod(1), norm.cdf(-x / spreads).prod(1)
+    return float(trapezoid(1 - above - below, x[:, 0]))

@@ -16,11 +16,11 @@ ROOT = data.project_root()
 PACKAGE = ROOT / "mnist_helpers"
 # What a lesson uses, in the order the data walks through it: each module imports only modules before it.
 FLAT = ["version", "files", "places", "download", "data", "augment", "device", "loader", "recipe", "checkpoint", "measure", "check",
-        "run", "train", "cpu", "optim", "layers", "diagram", "stats", "plots"]
-COURSE = ["catalogue", "processes", "notebooks", "networks", "stamps", "records", "table", "tables", "claims", "pages", "study",
+        "run", "train", "cpu", "optim", "layers", "diagram", "stats", "plots", "idea"]
+COURSE = ["catalogue", "processes", "notebooks", "networks", "stamps", "records", "table", "tables", "ideas", "claims", "pages", "study",
           "verify", "git", "publish", "copies", "update", "release", "doctor", "draw", "live", "explain", "pieces", "answers", "contents",
           "site", "handout", "grading", "slides"]
-SHOWN = {"answers", "grading", "networks", "records", "tables"}  # the few functions of the course that lessons show
+SHOWN = {"answers", "grading", "ideas", "networks", "records", "tables"}  # the few functions of the course that lessons show
 
 
 def imports(path):

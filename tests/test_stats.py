@@ -9,6 +9,7 @@ import pytest
 from scipy.stats import norm, ttest_1samp, ttest_rel
 
 from mnist_helpers.stats import (
+    best_by_luck,
     best_epoch_bias,
     detectable_difference,
     mcnemar,
@@ -161,3 +162,12 @@ def test_the_range_of_a_new_run_holds_one():
     inside = [low <= last <= high for *first, last in values for low, high in [mean_over_seeds(first).new_run()]]
     assert 0.94 < statistics.fmean(inside) < 0.96
     assert all(map(math.isnan, mean_over_seeds([0.99]).new_run()))
+
+
+def test_the_best_of_equal_ideas_by_luck_is_tippetts_table_and_the_closed_form_of_two():
+    for count, expected in {1: 0, 2: 0.56419, 3: 0.84628, 5: 1.16296, 7: 1.35218, 10: 1.53875, 100: 2.50759}.items():
+        assert best_by_luck([2.0] * count) == pytest.approx(2 * expected, abs=2e-5)
+    assert best_by_luck([0.3, 0.4]) == pytest.approx(math.sqrt((0.3**2 + 0.4**2) / (2 * math.pi)), abs=1e-6)
+    for nothing in ([], [0.0], [1.0, -1.0]):
+        with pytest.raises(ValueError):
+            best_by_luck(nothing)

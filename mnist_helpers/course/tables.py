@@ -23,22 +23,22 @@ UNVERIFIED = "The records behind this are not verified with the code as it stand
 
 
 def percent(accuracy: float | None) -> str:
-    return "" if accuracy is None else f"{_points(accuracy)} %"
+    return "" if accuracy is None else f"{points(accuracy)} %"
 
 
-def _points(accuracy):
+def points(accuracy):
     return "" if accuracy is None else f"{100 * accuracy:.2f}"
 
 
 def with_interval(record: dict) -> str:
     """The test accuracy with its Wilson interval, in percent: of one run, for chance in the images only."""
     low, high = wilson_interval(record["test_correct"], record["test_total"])
-    return f"{percent(record['test_accuracy'])} [{_points(low)}, {_points(high)}]"
+    return f"{percent(record['test_accuracy'])} [{points(low)}, {points(high)}]"
 
 
-def _plus_minus(mean, sign=""):
+def plus_minus(mean, sign=""):
     """A mean and half the width of its interval, in points; of a single value, the value."""
-    return f"{100 * mean.mean:{sign}.2f}" + (f" ± {_points(mean.high - mean.mean)}" if mean.n > 1 else "")
+    return f"{100 * mean.mean:{sign}.2f}" + (f" ± {points(mean.high - mean.mean)}" if mean.n > 1 else "")
 
 
 def _kinds(record):
@@ -175,11 +175,11 @@ def _lessons(networks, narrow, *more):
         test, same = _over(own, "test_accuracy"), _over(own, "augmented_train_accuracy")
         step, gain = difference_over_seeds(own, before), ""
         if step:
-            gain = _plus_minus(step, "+") if narrow else (
+            gain = plus_minus(step, "+") if narrow else (
                 f"{100 * step.mean:+.2f} [{100 * step.low:+.2f}, {100 * step.high:+.2f}]")
         rows.append([_marked(network, own), f"{network.parameters:,}", str(network.epochs),
-                     _points(network.published and network.published["accuracy"]), _points(same and same.mean),
-                     _plus_minus(test) if test else "", gain])
+                     points(network.published and network.published["accuracy"]), points(same and same.mean),
+                     plus_minus(test) if test else "", gain])
         before = own
     counts = [len(seeds[network.name]) for network in networks if network.name in seeds] or [0]
     n = " to ".join(dict.fromkeys([str(min(counts)), str(max(counts))]))
@@ -201,8 +201,8 @@ def _this_run(record):
 
 def table_so_far(record: dict) -> Table:
     """The lessons up to this record's, by the course's own records, and this run below them."""
-    return _lessons(_up_to(record), True, [*_this_run(record), "", _points(record.get("augmented_train_accuracy")),
-                                           _points(record["test_accuracy"]), ""])
+    return _lessons(_up_to(record), True, [*_this_run(record), "", points(record.get("augmented_train_accuracy")),
+                                           points(record["test_accuracy"]), ""])
 
 
 def records_so_far(record: dict) -> list[dict]:
@@ -219,18 +219,29 @@ def records_so_far(record: dict) -> list[dict]:
 def entries(*now: dict) -> dict[str, dict[int, dict]]:
     """``{network: {seed: record}}``: the course's own records of each network of a challenge, in the catalogue's order.
 
-    A full record of ``now`` fills in, for whoever calls this, a seed of which the course has none.
+    A full record of ``now`` fills in, for whoever calls this, a seed of which the course has none; those of networks
+    that are not in the catalogue follow, as ``"yours: MyNetwork"``.
     """
     seeds = records.by_seed()
     for record in now:
         if records.matches(record, catalogue.network(record["model"])):
             seeds.setdefault(record["model"], {}).setdefault(record["seed"], record)
-    return {network.name: seeds[network.name] for network in catalogue.challenges() if network.name in seeds}
+    ours = {network.name: seeds[network.name] for network in catalogue.challenges() if network.name in seeds}
+    return ours | yours(*(record for record in now if records.is_full_mnist(record)))
+
+
+def yours(*now: dict) -> dict[str, dict[int, dict]]:
+    """``{"yours: MyNetwork": {seed: record}}`` of those records whose networks are not in the catalogue."""
+    found = {}
+    for record in now:
+        if catalogue.network(record["model"]) is None:
+            found.setdefault(", ".join([f"yours: {record['model']}", *_kinds(record)]), {})[record["seed"]] = record
+    return found
 
 
 def scoreboard(*now: dict, notebook: str | None = None) -> Table:
     """The networks of the challenges (of one ``notebook``, such as ``"one_epoch"``, if given), by the course's own
-    records; each is followed by its records of ``now``."""
+    records; each is followed by its records of ``now``. Those of networks of your own come last."""
     rows, shown, seeds = [], [], records.by_seed()
     for network in catalogue.challenges():
         own, runs = seeds.get(network.name, {}), [each for each in now if each["model"] == network.name]
@@ -240,16 +251,24 @@ def scoreboard(*now: dict, notebook: str | None = None) -> Table:
             rows.append(network.challenge)
         shown.append(network)
         if own:
-            # Networks that were trained on the validation images too have no validation accuracy.
-            test, val = _over(own, "test_accuracy"), _over(own, "val_accuracy")
-            rows.append([_marked(network, own), f"{network.parameters:,}", str(network.epochs),
-                         _points(val and val.mean), f"{_plus_minus(test)} ({test.n})",
-                         f"± {_points(test.new_run()[1] - test.mean)}" if test.n > 1 else "",
-                         _points(network.published and network.published["accuracy"])])
-        rows += [[*_this_run(each), _points(each["val_accuracy"]), _points(each["test_accuracy"]), "", ""]
+            rows.append([_marked(network, own), f"{network.parameters:,}", str(network.epochs), *_over_seeds(own),
+                         points(network.published and network.published["accuracy"])])
+        rows += [[*_this_run(each), points(each["val_accuracy"]), points(each["test_accuracy"]), "", ""]
                  for each in runs]
+    if own := yours(*now):
+        rows += ["yours"] + [[name.removeprefix("yours: "), f"{first['parameters']:,}", str(first["epochs"]),
+                              *_over_seeds(runs), ""]
+                             for name, runs in own.items() for first in [next(iter(runs.values()))]]
     return Table(["network", "parameters", "epochs", "validation", "test (n)", "new run", "published"], rows,
                  _note(rows, f"{MEANS}.", NEW, _how_published(shown)))
+
+
+def _over_seeds(runs):
+    """Validation, test and new run of ``{seed: record}``. Networks that were trained on the validation images too have
+    no validation accuracy."""
+    test, val = _over(runs, "test_accuracy"), _over(runs, "val_accuracy")
+    return [points(val and val.mean), f"{plus_minus(test)} ({test.n})",
+            f"± {points(test.new_run()[1] - test.mean)}" if test.n > 1 else ""]
 
 
 def trials_file() -> Path:
