@@ -57,6 +57,8 @@ def parser() -> argparse.ArgumentParser:
     table.add_argument("--write", action="store_true",
                        help="and write them, and every marked figure, into the pages and notebooks")
     command("data", fetch_data, "download MNIST if need be, and verify it (seconds; 12 MB)")
+    command("second-test", open_second_test, "evaluate the kept networks on QMNIST's 50,000 further test digits (about "
+            "10 MB to download; minutes)")
     command("doctor", check_machine, "check Python, packages, device, data and Jupyter (seconds)")
     command("lab", open_lab, "open JupyterLab on your own copies of the notebooks, in work/; options of jupyter lab "
             "can follow")
@@ -367,6 +369,14 @@ def fetch_data(options) -> int:
     from . import data
 
     print(f"four verified files in {data.fetch()}")
+    return 0
+
+
+def open_second_test(options) -> int:
+    from .course import pages, second_test
+
+    second_test.measure()
+    pages.write_pages()
     return 0
 
 

@@ -138,7 +138,7 @@ def load_mnist(root=None, profile=None, verbose=True):
     if profile == "quick":
         source += ", quick profile"
         splits = {key: (images[: QUICK_IMAGES[key]], labels[: QUICK_IMAGES[key]])
-                  for key, (images, labels) in splits.items()}
+                  for key, (images, labels) in splits.items()} | {"test": of_both_halves(test, QUICK_IMAGES["test"])}
     dataset = Dataset(name, profile, **{
         key: Split(*split, source, key, name, profile) for key, split in splits.items()})
     if verbose:
@@ -155,6 +155,15 @@ def normalize(images):
     if images.dtype == torch.uint8:
         images = images.float().div_(255)
     return (images - MEAN) / STD
+
+
+def of_both_halves(split, count):
+    """``count`` of a test set's images, in their order, or all if it has no more: each digit of each half keeps its
+    share. MNIST's first half is harder than its last: other people wrote it."""
+    labels = split[1]
+    if len(labels) <= count:
+        return split
+    return _subset(split, stratified_mask(2 * labels + (torch.arange(len(labels)) >= len(labels) // 2), count))
 
 
 def stratified_mask(labels, held_out, seed=SPLIT_SEED):

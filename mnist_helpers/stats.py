@@ -3,9 +3,9 @@
 scipy.stats is imported where it is used, since it takes most of a second.
 """
 
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
-from math import sqrt
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from math import exp, inf, log, nan, sqrt
 
 
 def wilson_interval(correct: int, total: int, confidence: float = 0.95) -> tuple[float, float]:
@@ -79,56 +79,102 @@ def newcombe_paired_interval(mistakes_a: Iterable, mistakes_b: Iterable, total: 
     return a - b - half(a - low_a, high_b - b), a - b + half(high_a - a, b - low_b)
 
 
+HOLDS, NOT, UNDECIDED = "holds", "does not hold", "not decided"
+CHANCE = 0.05  #: of a wrong verdict
+
+
 @dataclass(frozen=True)
 class Mean:
-    """A mean over seeds with its 95 % interval; prints in percentage points."""
+    """A mean over seeds, or a mean difference, with its interval; prints in percentage points.
+
+    The interval counts one kind of chance or two: seeds always, and test images where ``images`` says what other ones
+    would add.
+    """
 
     mean: float
     std: float  #: of a single value, with n - 1 in the denominator
-    n: int
-    low: float
-    high: float
+    n: int  #: seeds
+    images: float = 0.0  #: the variance of the mean that other test images would add
+    images_freedom: float = inf  #: degrees of freedom of that variance
+    confidence: float = 0.95
 
-    def new_run(self, confidence: float = 0.95) -> tuple[float, float]:
-        """``(low, high)``: where a run under a seed that nobody tried falls with this probability.
+    @property
+    def error(self) -> float:
+        """The standard error: the root of std^2/n + images."""
+        return sqrt(self.std ** 2 / self.n + self.images)
 
-        Student's prediction interval mean +- t(n - 1) std sqrt(1 + 1/n); NaN for a single value.
-        """
+    @property
+    def freedom(self) -> float:
+        """Degrees of freedom of the standard error, after Welch and Satterthwaite: the sum of the variances, squared,
+        over the sum of each one's square over its own degrees of freedom."""
+        parts = (self.std ** 2 / self.n, self.n - 1), (self.images, self.images_freedom)
+        below = sum(variance ** 2 / freedom for variance, freedom in parts if variance)
+        return self.error ** 4 / below if below else inf
+
+    @property
+    def half(self) -> float:
+        """Half the width of the interval: Student's t times the standard error. NaN for a single seed."""
         from scipy.stats import t
 
-        half = t.ppf(0.5 + confidence / 2, self.n - 1) * self.std * sqrt(1 + 1 / self.n) if self.n > 1 else float("nan")
-        return float(self.mean - half), float(self.mean + half)
+        return float(t.ppf(0.5 + self.confidence / 2, self.freedom)) * self.error if self.n > 1 else nan
+
+    @property
+    def low(self) -> float:
+        return self.mean - self.half
+
+    @property
+    def high(self) -> float:
+        return self.mean + self.half
+
+    @property
+    def interval(self) -> tuple[float, float]:
+        return self.low, self.high
+
+    def below(self, bound: float) -> float:
+        """The one-sided p-value of the hypothesis that the true value is at or above ``bound``."""
+        from scipy.stats import t
+
+        if not self.error:
+            return 1.0 if self.mean >= bound else 0.0
+        return float(t.cdf((self.mean - bound) / self.error, self.freedom))
+
+    def above(self, bound: float) -> float:
+        """The one-sided p-value of the hypothesis that the true value is at or below ``bound``."""
+        return replace(self, mean=-self.mean).below(-bound)
 
     @property
     def verdict(self) -> str:
-        """Of a difference: is 0 inside its interval? One seed has none."""
+        """Of a difference: does `finding` tell it from 0? One seed tells nothing."""
         if self.n < 2:
             return "unknown"
-        return "within noise" if self.low <= 0 <= self.high else "more than noise"
+        return "within noise" if finding(self, "more", 0)[0] == UNDECIDED else "more than noise"
+
+    def reached(self, goal: float) -> str:
+        """``"reached"``, ``"not reached"`` or ``"not decided"``: what `finding` says of a goal."""
+        return {HOLDS: "reached", NOT: "not reached", UNDECIDED: "not decided"}[
+            finding(replace(self, mean=self.mean - goal), "more", 0)[0]]
 
     def __str__(self):
         spread = f" ± {100 * self.std:.2f}" if self.n > 1 else ""
         return f"{100 * self.mean:.2f}{spread} (n = {self.n})"
 
 
-def mean_over_seeds(values: Iterable[float], confidence: float = 0.95) -> Mean:
-    """The `Mean` of one value per seed, with Student's interval mean +- t(n - 1) std / sqrt(n).
+def mean_over_seeds(values: Iterable[float], confidence: float = 0.95, images: float = 0.0) -> Mean:
+    """The `Mean` of one value per seed. Without ``images``, the variance that other images would add, its interval is
+    Student's: mean +- t(n - 1) std / sqrt(n).
 
     With a single value the spread is unknown: std, low and high are NaN. Raises `ValueError` for no value.
     """
     import numpy as np
-    from scipy.stats import ttest_1samp
 
     values = np.asarray(list(values), dtype=float)
     if not len(values):
         raise ValueError("there are no values to take the mean of")
-    mean, n = float(values.mean()), len(values)
-    if n == 1:
-        return Mean(mean, float("nan"), n, float("nan"), float("nan"))
-    if not np.ptp(values):  # scipy warns of dividing by a standard deviation of 0
-        return Mean(mean, 0.0, n, mean, mean)
-    low, high = ttest_1samp(values, 0).confidence_interval(confidence)
-    return Mean(mean, float(values.std(ddof=1)), n, float(low), float(high))
+    if len(values) == 1:
+        return Mean(float(values[0]), nan, 1, images, confidence=confidence)
+    if not np.ptp(values):  # rounding of the mean would make a spread of equal values
+        return Mean(float(values[0]), 0.0, len(values), images, confidence=confidence)
+    return Mean(float(values.mean()), float(values.std(ddof=1)), len(values), images, confidence=confidence)
 
 
 def paired_difference(a: Sequence[float], b: Sequence[float], confidence: float = 0.95) -> Mean:
@@ -140,6 +186,154 @@ def paired_difference(a: Sequence[float], b: Sequence[float], confidence: float 
     if len(a) != len(b):
         raise ValueError(f"pairs need as many values on either side, not {len(a)} and {len(b)}")
     return mean_over_seeds([x - y for x, y in zip(a, b, strict=True)], confidence)
+
+
+# ---------------------------------------------------------------- seeds and images
+
+
+def over_seeds_and_images(outcomes, strata=None, clusters=None, confidence: float = 0.95) -> Mean:
+    """The `Mean` of ``outcomes``, an array ``(seeds, images)``, whose interval counts both kinds of chance: other
+    seeds, and other images. An outcome is 1 where the run of a seed reads an image, else 0; or the difference of two
+    networks' outcomes.
+
+    Seeds are crossed with images: every run is tested on the same ones. The variance of the mean is
+    s^2/n + c, with s the standard deviation between the n runs' accuracies, and c what two different runs share:
+    the covariance of their means over images drawn anew, averaged over all pairs of runs. (What they do not share is
+    in s already.) ``strata`` names for each image the kind it is of; each kind keeps its share. ``clusters`` names who
+    wrote it: writers are drawn anew then, with all their images. With r the outcomes minus the mean of their run and
+    kind, R their sums over each of the G clusters of a kind, and m the number of all images,
+    c = sum over kinds of G / (G - 1) sum over clusters of (R_a R_b, averaged over pairs of runs a, b) / m^2;
+    a negative sum counts as 0. Without clusters each image is one of its own.
+    Sources: S. Searle, G. Casella and C. McCulloch, "Variance components" (1992), for crossed factors; W. Cochran,
+    "Sampling techniques" (1977), 11.8, for clusters; F. Satterthwaite (1946) for the degrees of freedom.
+
+    Raises `ValueError` for outcomes of no two dimensions, and for a kind of one cluster.
+    """
+    import numpy as np
+
+    outcomes = np.asarray(outcomes, dtype=float)
+    if outcomes.ndim != 2 or 0 in outcomes.shape:
+        raise ValueError(f"outcomes need the shape (seeds, images), not {outcomes.shape}")
+    n, m = outcomes.shape
+    runs = mean_over_seeds(outcomes.mean(1), confidence)
+    if n == 1:
+        return runs
+    strata = np.zeros(m, int) if strata is None else np.asarray(strata)
+    clusters = np.arange(m) if clusters is None else np.asarray(clusters)
+    shares, freedoms = [], []
+    for kind in np.unique(strata):
+        here = strata == kind
+        names, group = np.unique(clusters[here], return_inverse=True)
+        if len(names) < 2:
+            raise ValueError(f"all images of the kind {kind} are of one cluster, which shows no spread")
+        residuals = outcomes[:, here] - outcomes[:, here].mean(1, keepdims=True)
+        sums = np.stack([np.bincount(group, row, len(names)) for row in residuals])
+        pairs = (sums.sum(0) ** 2 - (sums ** 2).sum(0)).sum() / (n * (n - 1))
+        shares.append(len(names) / (len(names) - 1) * pairs / m ** 2)
+        freedoms.append(len(names) - 1)
+    share = max(0.0, float(sum(shares)))
+    below = sum(each ** 2 / freedom for each, freedom in zip(shares, freedoms, strict=True))
+    return replace(runs, images=share, images_freedom=share ** 2 / float(below) if share else inf)
+
+
+def finding(mean: Mean, says: str, matters: float) -> tuple[str, float]:
+    """``(verdict, p)`` of a statement by the interval alone, with the p-value of what settles it. Every verdict of the
+    course comes from here.
+
+    more      holds above 0, fails below ``matters``: no difference that matters is left.
+    no loss   holds above -``matters``, fails below 0.
+    equal     holds within ``matters`` on both sides, fails outside on one.
+
+    A difference that is real but surely smaller than what matters does not bear out "more"; a loss that is real but
+    surely smaller does bear out "no loss".
+    """
+    if mean.n < 2:
+        return UNDECIDED, 1.0
+    if says == "more":
+        sides = mean.above(0), mean.below(matters)
+    elif says == "no loss":
+        sides = mean.above(-matters), mean.below(0)
+    else:
+        sides = (max(mean.above(-matters), mean.below(matters)), min(mean.above(matters), mean.below(-matters)))
+    holds, fails = (min(1.0, 2 * p) for p in sides)  # both sides count
+    if max(holds, fails) < CHANCE:
+        return (NOT, fails) if says == "more" else (HOLDS, holds)
+    if min(holds, fails) >= CHANCE:
+        return UNDECIDED, min(holds, fails)
+    return (HOLDS, holds) if holds < CHANCE else (NOT, fails)
+
+
+def holm(ps: Sequence[float]) -> list[float]:
+    """p-values corrected for their number: the chance of even one wrong verdict stays below 5 %.
+
+    The k-th smallest of m is multiplied by m - k + 1, and none falls below the one before it.
+    Source: S. Holm, "A simple sequentially rejective multiple test procedure" (1979).
+    """
+    corrected, last = [0.0] * len(ps), 0.0
+    for rank, index in enumerate(sorted(range(len(ps)), key=ps.__getitem__)):
+        corrected[index] = last = max(last, min(1.0, (len(ps) - rank) * ps[index]))
+    return corrected
+
+
+# ---------------------------------------------------------------- a new run
+
+
+def log_odds(correct: int, total: int) -> float:
+    """log((correct + 1/2) / (wrong + 1/2)): a scale without ends, on which a spread is about that of the mistakes in
+    proportion. Source of the halves: J. Haldane (1956), F. Anscombe (1956)."""
+    return log((correct + 0.5) / (total - correct + 0.5))
+
+
+def pooled_spread(groups: Mapping[str, Sequence[float]]) -> tuple[float, int, list[str]]:
+    """``(std, degrees of freedom, names)``: the standard deviation that rows ``{name: values}`` have in common, and
+    which rows do.
+
+    While Bartlett's test finds that the rows' variances differ (p < 0.05), the row is left out without which its p is
+    largest. Rows of one value, or of equal ones, are left out from the start. The variance is the mean of the others',
+    weighted by their degrees of freedom. Source: M. Bartlett, "Properties of sufficiency and statistical tests" (1937).
+
+    Raises `ValueError` where no two rows are left.
+    """
+    from statistics import variance
+
+    from scipy.stats import bartlett
+
+    rows = {name: list(values) for name, values in groups.items() if len(set(values)) > 1}
+
+    def p(names):
+        return bartlett(*(rows[name] for name in names)).pvalue if len(names) > 1 else 1.0
+
+    names = list(rows)
+    while p(names) < 0.05:
+        names = max(([each for each in names if each != out] for out in names), key=p)
+    if len(names) < 2:
+        raise ValueError("a spread in common takes two rows of different values")
+    freedom = sum(len(rows[name]) - 1 for name in names)
+    return sqrt(sum(variance(rows[name]) * (len(rows[name]) - 1) for name in names) / freedom), freedom, names
+
+
+def new_run(correct: Sequence[int], total: int, pooled: tuple[float, int] | None = None,
+            confidence: float = 0.95) -> tuple[float, float]:
+    """``(low, high)``: accuracies between which a run under a seed that nobody tried falls with this probability, on
+    the same ``total`` images. ``correct`` are the numbers of images that the runs so far read.
+
+    Student's prediction interval mean +- t std sqrt(1 + 1/n) of `log_odds`, turned back into accuracies: it is longer
+    on the side of more mistakes, and never reaches 100 %. ``pooled`` is ``(std, degrees of freedom)`` of log-odds;
+    without it the runs' own count. NaN where neither is known.
+    """
+    from statistics import fmean, stdev
+
+    from scipy.stats import t
+
+    odds = [log_odds(each, total) for each in correct]
+    if not pooled and len(odds) < 2:
+        return nan, nan
+    std, freedom = pooled or (stdev(odds), len(odds) - 1)
+    half = float(t.ppf(0.5 + confidence / 2, freedom)) * std * sqrt(1 + 1 / len(odds))
+    return tuple(1 / (1 + exp(-(fmean(odds) + side))) for side in (-half, half))
+
+
+# ---------------------------------------------------------------- two networks, and studies
 
 
 def mcnemar(mistakes_a: Iterable, mistakes_b: Iterable) -> tuple[int, int, float]:
@@ -175,17 +369,20 @@ def detectable_difference(std: float, n: int, confidence: float = 0.95, power: f
     """The smallest true difference of two recipes that ``n`` seeds of each show with probability ``power``, judged as
     `paired_difference` judges it.
 
-    ``std`` is that of a single run, and runs that share a seed are taken to be no more alike than others.
-    (t(1 - alpha/2) + t(power)) std sqrt(2/n), with n - 1 degrees of freedom: an approximation, a little too hopeful
-    below five seeds. Source: G. Snedecor and W. Cochran, "Statistical methods", on choosing the size of a sample.
+    ``std`` is that of a single run, and runs that share a seed are taken to be no more alike than others. The paired
+    t test of a difference d has a noncentral t with n - 1 degrees of freedom and noncentrality d / (std sqrt(2/n));
+    the d is found at which it exceeds t(1 - alpha/2), to the side of the difference, with probability ``power``.
+    Source: J. Cohen, "Statistical power analysis for the behavioral sciences" (1988), chapter 2.
 
     Raises `ValueError` for fewer than two seeds.
     """
-    from scipy.stats import t
+    from scipy.optimize import brentq
+    from scipy.stats import nct, t
 
     if n < 2:
         raise ValueError(f"a difference cannot be judged from {n} seed a side: take at least 2")
-    return float((t.ppf(0.5 + confidence / 2, n - 1) + t.ppf(power, n - 1)) * std * sqrt(2 / n))
+    needed = t.ppf(0.5 + confidence / 2, n - 1)
+    return float(brentq(lambda shift: nct.sf(needed, n - 1, shift) - power, 0, 10 * needed)) * std * sqrt(2 / n)
 
 
 def best_epoch_bias(curve: Sequence[float], last: int = 5) -> float:

@@ -1,60 +1,45 @@
 """The claims: their verdicts against known truth, and the page against the function that writes it."""
 
 import random
-from math import inf
 
 import pytest
 
 from benchmarks import variants
 from mnist_helpers.course import catalogue, claims
 from mnist_helpers.data import project_root
+from mnist_helpers.stats import Mean, finding, holm, mean_over_seeds
 
 
-def of(mean, error=0.1, freedom=inf):
-    return claims.Estimate(mean, error, freedom, 5)
-
-
-def test_holm_by_hand():
-    assert claims.holm([0.01, 0.04, 0.03]) == pytest.approx([0.03, 0.06, 0.06])
-    assert claims.holm([0.5, 0.9]) == [1.0, 1.0] and claims.holm([]) == []
-
-
-@pytest.mark.parametrize(("says", "matters", "mean", "verdict"), [
-    ("more", 0.1, 0.5, claims.HOLDS), ("more", 0.1, 0.1, claims.UNDECIDED), ("more", 0.1, -0.2, claims.NOT),
-    ("more", 1.0, 0.3, claims.NOT),  # real, and surely smaller than what matters
-    ("no loss", 0.1, 0.2, claims.HOLDS), ("no loss", 0.1, 0.0, claims.UNDECIDED), ("no loss", 0.1, -0.5, claims.NOT),
-    ("no loss", 1.0, -0.3, claims.HOLDS),
-    ("equal", 0.5, 0.0, claims.HOLDS), ("equal", 0.5, 0.4, claims.UNDECIDED), ("equal", 0.5, -1.0, claims.NOT)])
-def test_an_estimate_has_its_verdict(says, matters, mean, verdict):
-    assert claims.decide(of(mean), says, matters, 0.01) == verdict
-    assert claims.decide(of(mean), says, matters, 0.05) == claims.UNDECIDED
-
-
-def test_p_and_interval_agree_with_scipy():
-    from scipy.stats import ttest_1samp
-
-    values = [0.1, 0.3, 0.2, 0.5, 0.15]
-    estimate, expected = claims.estimated(values, 0), ttest_1samp(values, 0)
-    assert estimate.freedom == pytest.approx(4)
-    assert 2 * estimate.above(0) == pytest.approx(expected.pvalue)
-    assert estimate.interval == pytest.approx(tuple(expected.confidence_interval()))
-    assert claims.estimated(values, 0.04).error == pytest.approx((estimate.error ** 2 + 0.04) ** 0.5)
+def test_a_verdict_takes_holms_correction():
+    estimate = Mean(0.5, 0.0, 5, images=0.01)
+    assert claims.decide(estimate, "more", 0.1, 0.01) == claims.HOLDS
+    assert claims.decide(estimate, "more", 0.1, 0.05) == claims.UNDECIDED
 
 
 def test_pairs_count_the_images_that_one_gets_wrong():
-    runs = {name: {seed: {"test_accuracy": 0.99 + 0.001 * seed * (name == "A"), "mistakes": {str(i): 0 for i in wrong}}
-                   for seed in range(5)} for name, wrong in (("A", range(60)), ("B", range(20, 120)))}
+    runs = {name: {seed: {"test_accuracy": 1 - len(wrong) / 10_000, "test_total": 10_000,
+                          "mistakes": {str(image): 0 for image in wrong}} for seed in range(5)}
+            for name, wrong in (("A", range(60)), ("B", range(20, 120)))}
     estimate = claims.measure({"a": "A", "b": "B", "measure": "test"}, runs)
-    assert estimate.mean == pytest.approx(0.2)
-    assert estimate.error ** 2 == pytest.approx(0.025 / 5 + 80 / 10_000)  # 20 + 60 images, in points
+    assert (estimate.mean, estimate.std) == (pytest.approx(0.4), 0)
+    assert estimate.error ** 2 == pytest.approx(80 / 10_000, rel=0.2), "20 + 60 images, in points"
     del runs["A"][0]
     assert claims.measure({"a": "A", "b": "B", "measure": "test"}, runs) is None
+
+
+def test_without_mistakes_images_count_as_those_of_one_run():
+    runs = {name: {seed: {"val_accuracy": 0.99 + step * seed} for seed in range(5)}
+            for name, step in (("A", 0.001), ("B", 0.0))}
+    against, alone = (claims.measure({"a": "A", "b": b, "measure": "validation"}, runs) for b in ("B", 99))
+    for estimate, share in ((against, 2 * 0.0099 - 0.00196 - 0.000006), (alone, 0.0099 - 0.00196 - 0.000006)):
+        assert estimate.mean == pytest.approx(0.2) and estimate.std == pytest.approx(0.1581, abs=1e-4)
+        assert estimate.images == pytest.approx(1e4 * share / 5_000)
 
 
 def simulated(rng, truth, n=5, of_seeds=0.08, of_images=0.07):
     """An estimate of a known difference: one draw of images, which all seeds share, and one a seed."""
     images = rng.gauss(0, of_images)
-    return claims.estimated([truth + images + rng.gauss(0, of_seeds) for _ in range(n)], of_images ** 2)
+    return mean_over_seeds([truth + images + rng.gauss(0, of_seeds) for _ in range(n)], images=of_images ** 2)
 
 
 def test_intervals_cover_the_truth_on_new_images():
@@ -67,7 +52,7 @@ def test_one_wrong_verdict_among_twenty_claims_is_rare():
     rng, times, wrong = random.Random(2), 300, 0
     for _ in range(times):
         estimates = [simulated(rng, 0) for _ in range(20)]  # no difference, and each claims one
-        corrected = claims.holm([claims.finding(each, "more", 0.1)[1] for each in estimates])
+        corrected = holm([finding(each, "more", 0.1)[1] for each in estimates])
         wrong += claims.HOLDS in [claims.decide(each, "more", 0.1, p)
                                   for each, p in zip(estimates, corrected, strict=True)]
     assert wrong / times <= 0.05

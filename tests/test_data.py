@@ -176,3 +176,15 @@ def test_a_folder_is_found_as_people_write_it(tmp_path, monkeypatch):
     if data.os.name == "posix":
         with pytest.raises(data.DataError, match="~nosuchuser/x"):
             data.load_mnist()
+
+
+def test_a_quick_test_set_is_of_both_halves_in_the_digits_shares(mnist_root):
+    """The first half is harder. Counted by hand: 2,000 of 10,000, so a fifth of each digit of each half."""
+    full, quick = (data.load_mnist(profile=profile, verbose=False).test for profile in ("full", "quick"))
+    place = {bytes(image.numpy()): at for at, image in enumerate(full.images)}
+    at = [place[bytes(image.numpy())] for image in quick.images]
+    assert at == sorted(at) and len(at) == 2_000
+    for half in (range(5_000), range(5_000, 10_000)):
+        taken = full.labels[[each for each in at if each in half]]
+        share = torch.bincount(full.labels[half.start : half.stop]) / 5
+        assert (torch.bincount(taken) - share).abs().max() < 1

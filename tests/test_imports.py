@@ -17,10 +17,10 @@ PACKAGE = ROOT / "mnist_helpers"
 # What a lesson uses, in the order the data walks through it: each module imports only modules before it.
 FLAT = ["version", "files", "places", "download", "data", "augment", "device", "loader", "recipe", "checkpoint", "measure", "check",
         "run", "train", "cpu", "optim", "layers", "diagram", "stats", "plots", "idea"]
-COURSE = ["catalogue", "processes", "notebooks", "networks", "stamps", "records", "table", "tables", "ideas", "claims", "pages", "study",
+COURSE = ["catalogue", "processes", "notebooks", "networks", "stamps", "records", "second_test", "table", "tables", "ideas", "claims", "pages", "study",
           "verify", "git", "publish", "copies", "update", "release", "doctor", "draw", "live", "explain", "pieces", "answers", "contents",
           "site", "handout", "grading", "slides"]
-SHOWN = {"answers", "grading", "ideas", "networks", "records", "tables"}  # the few functions of the course that lessons show
+SHOWN = {"answers", "grading", "ideas", "networks", "records", "second_test", "tables"}  # the few functions of the course that lessons show
 
 
 def imports(path):

@@ -402,3 +402,30 @@ def test_where_nothing_can_be_noted_the_record_is_returned_with_a_sentence(cours
     assert made["test_total"] == 100
     said = capsys.readouterr().out
     assert str(records.mine_file()) in said and "Permission denied" in said
+
+
+# ---------------------------------------------------------------- seeds and images
+
+
+def test_the_test_images_are_of_two_kinds():
+    """As QMNIST's authors have it: the first 5,001 images by students, the others by employees."""
+    assert records.by_kind("students").tolist() == [True] * 5_001 + [False] * 4_999
+    assert (records.by_kind("employees") != records.by_kind("students")).all()
+
+
+def test_outcomes_are_those_of_the_mistakes():
+    one, two = a_record(9_998, mistakes={"3": 1, "9999": 2}), a_record(9_999, mistakes={"3": 5})
+    right = records.outcomes([one, two])
+    assert right.shape == (2, 10_000) and right[0].sum() == 9_998 and right[1].sum() == 9_999
+    assert not right[:, 3].any() and right[:, 9_999].tolist() == [0, 1]
+
+
+def test_a_mean_over_all_is_of_common_seeds_and_of_one_kind_where_asked():
+    a = {seed: a_record(9_900 + seed) for seed in (0, 1, 2)}  # the first images are the mistakes: by students
+    b = {seed: a_record(9_800) for seed in (1, 2, 3)}
+    assert records.over_all(a).mean == pytest.approx(0.9901) and records.over_all(a).images > 0
+    step = records.over_all(a, b)
+    assert step.n == 2 and step.mean == pytest.approx(0.01015)
+    assert records.over_all(a, kind="employees").mean == 1
+    assert records.over_all(a, kind="students").mean == pytest.approx(1 - 99 / 5_001)
+    assert records.over_all({}) is None and records.over_all(a, {7: b[3]}) is None

@@ -87,8 +87,6 @@ def test_each_exercise_has_an_empty_cell_and_its_solution_elsewhere(path):
 @each_notebook
 def test_outputs_of_the_solutions_belong_to_their_code(path):
     notebook = notebooks.read(answers.solutions_of(notebooks.name_of(path)))
-    if "mnist_helpers" not in notebook.metadata:
-        pytest.skip("its outputs are not stored yet")
     assert notebook.metadata.get("mnist_helpers", {}).get("code") == notebooks.code_digest(notebook), (
         f"python -m mnist_helpers refresh solutions/{notebooks.name_of(path)} --train")
     assert all(output.output_type != "error" and output.get("name") != "stderr" for cell in notebook.cells

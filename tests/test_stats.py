@@ -6,18 +6,28 @@ import warnings
 
 import numpy
 import pytest
-from scipy.stats import norm, ttest_1samp, ttest_rel
+from scipy.stats import bartlett, f_oneway, norm, ttest_1samp, ttest_rel
 
 from mnist_helpers.stats import (
+    HOLDS,
+    NOT,
+    UNDECIDED,
+    Mean,
     best_by_luck,
     best_epoch_bias,
     detectable_difference,
+    finding,
+    holm,
+    log_odds,
     mcnemar,
     mean_over_seeds,
     mid_p,
+    new_run,
     newcombe_interval,
     newcombe_paired_interval,
+    over_seeds_and_images,
     paired_difference,
+    pooled_spread,
     wilson_interval,
 )
 
@@ -140,13 +150,14 @@ def test_mid_p_as_published_and_by_hand(only_a, only_b, p):
     assert mid_p(only_a, only_b) == pytest.approx(p, abs=5e-7)
 
 
-def test_detectable_difference_is_detected_as_often_as_it_says():
-    std, n = 0.0006, 5
+@pytest.mark.parametrize("n", [2, 3, 5, 20])
+def test_detectable_difference_is_detected_as_often_as_it_says(n):
+    std = 0.0006
     difference = detectable_difference(std, n)
     random = numpy.random.default_rng(0)
     a, b = random.normal(0, std, (20_000, n)), random.normal(difference, std, (20_000, n))
     found = (ttest_rel(a, b, axis=1).pvalue < 0.05).mean()
-    assert found == pytest.approx(0.8, abs=0.03)
+    assert found == pytest.approx(0.8, abs=0.01)
     with pytest.raises(ValueError, match="at least 2"):
         detectable_difference(std, 1)
 
@@ -156,12 +167,177 @@ def test_best_epoch_bias_by_hand():
     assert best_epoch_bias([0.99, 0.5, 0.6, 0.7, 0.8, 0.9]) == 0, "the last epoch is the best of the last five"
 
 
+# ---------------------------------------------------------------- seeds and images
+
+
+def naive(outcomes, strata, clusters):
+    """``(variance of the mean, images' share)`` by loops: every pair of runs, kind and cluster."""
+    n, m = outcomes.shape
+    shares = []
+    for a in range(n):
+        for b in range(n):
+            if a == b:
+                continue
+            share = 0.0
+            for kind in set(strata):
+                sums, who = [], {cluster for cluster, of in zip(clusters, strata, strict=True) if of == kind}
+                means = [statistics.fmean(x for x, of in zip(outcomes[run], strata, strict=True) if of == kind)
+                         for run in (a, b)]
+                for cluster in who:
+                    here = [i for i in range(m) if clusters[i] == cluster and strata[i] == kind]
+                    sums.append(sum(outcomes[a][i] - means[0] for i in here) *
+                                sum(outcomes[b][i] - means[1] for i in here))
+                share += len(who) / (len(who) - 1) * sum(sums) / m**2
+            shares.append(share)
+    share = statistics.fmean(shares)
+    return statistics.variance(outcomes.mean(1)) / n + share, share
+
+
+def test_seeds_and_images_by_loops():
+    random = numpy.random.default_rng(0)
+    strata = numpy.repeat([0, 1], [30, 40])
+    clusters = numpy.concatenate([random.integers(0, 9, 30), random.integers(20, 26, 40)])
+    outcomes = (random.random((4, 70)) < 0.4 + 0.3 * strata + 0.2 * (clusters % 2)).astype(float)
+    ours = over_seeds_and_images(outcomes, strata, clusters)
+    variance, share = naive(outcomes, strata, clusters)
+    assert share > 0 and (ours.error**2, ours.images) == pytest.approx((variance, share))
+    assert ours.mean == pytest.approx(outcomes.mean()) and ours.n == 4
+    order = random.permutation(70)
+    shuffled = over_seeds_and_images(outcomes[:, order], strata[order], clusters[order])
+    assert (shuffled.low, shuffled.high) == pytest.approx((ours.low, ours.high)), "the order of images is nothing"
+
+
+def test_seeds_and_images_are_the_components_of_an_analysis_of_variance():
+    """Without kinds and clusters: (MS seeds + MS images - MS rest) / (seeds x images), the squares by scipy."""
+    outcomes = (numpy.random.default_rng(1).random((3, 200)) < numpy.linspace(0.2, 1, 200)).astype(float)
+    n, m = outcomes.shape
+    seeds, images = m * outcomes.mean(1).var(ddof=1), n * outcomes.mean(0).var(ddof=1)
+    within = images / f_oneway(*outcomes.T).statistic  # of images: seeds and rest together
+    rest = (within * m * (n - 1) - seeds * (n - 1)) / ((n - 1) * (m - 1))
+    ours = over_seeds_and_images(outcomes)
+    assert ours.error**2 == pytest.approx((seeds + images - rest) / (n * m))
+
+
+@pytest.mark.parametrize("alike", [1.5, 0.0])
+@pytest.mark.parametrize("difference", [False, True])
+def test_intervals_hold_the_truth_on_new_seeds_and_new_images(difference, alike):
+    """By simulation: 60 writers of two kinds, 20 images each, 5 seeds. The truth is the mean over all of them. Seeds
+    alone hold it too rarely; so do single images where those of one writer are alike, and where they are not, they hold
+    it."""
+    random, strata, clusters = numpy.random.default_rng(0), numpy.repeat([0, 1], 600), numpy.repeat(range(60), 20)
+    held, times = numpy.zeros(3), 400
+
+    def drawn(shared):
+        odds = 2 + strata + shared + random.normal(0, 0.1, (5, 1)) + random.normal(0, 0.5, (5, 1_200))
+        return (random.random((5, 1_200)) < 1 / (1 + numpy.exp(-odds))).astype(float)
+
+    def writers():
+        return random.normal(0, alike, 60)[clusters] + random.normal(0, 3, 1_200)
+
+    if difference:
+        truth = 0.0
+    else:
+        odds = random.normal(0, math.sqrt(0.1**2 + 0.5**2 + alike**2 + 3**2), 400_000)
+        truth = statistics.fmean((1 / (1 + numpy.exp(-(2 + kind + odds)))).mean() for kind in (0, 1))
+    for _ in range(times):
+        outcomes = drawn(writers()) - (drawn(writers()) if difference else 0)
+        found = (over_seeds_and_images(outcomes, strata, clusters), over_seeds_and_images(outcomes, strata),
+                 mean_over_seeds(outcomes.mean(1)))
+        held += [mean.low <= truth <= mean.high for mean in found]
+    by_writer, by_image, seeds_alone = held / times
+    assert 0.92 <= by_writer <= 0.98 and seeds_alone < by_writer - 0.02
+    assert by_image < by_writer if alike else 0.92 <= by_image <= 0.98
+
+
+def test_seeds_alone_count_where_images_cannot():
+    same = numpy.ones((3, 50))
+    assert (over_seeds_and_images(same).low, over_seeds_and_images(same).high) == (1, 1)
+    one = over_seeds_and_images(same[:1])
+    assert one.n == 1 and math.isnan(one.low) and one.reached(0.5) == "not decided"
+    with pytest.raises(ValueError, match="shape"):
+        over_seeds_and_images([1, 0, 1])
+    with pytest.raises(ValueError, match="one cluster"):
+        over_seeds_and_images(same, clusters=[7] * 50)
+
+
+# ---------------------------------------------------------------- verdicts
+
+
+def of(mean, error=0.1):
+    return Mean(mean, 0.0, 5, images=error**2)
+
+
+@pytest.mark.parametrize(("says", "matters", "mean", "verdict"), [
+    ("more", 0.1, 0.5, HOLDS), ("more", 0.1, 0.1, UNDECIDED), ("more", 0.1, -0.2, NOT),
+    ("more", 1.0, 0.3, NOT),  # real, and surely smaller than what matters
+    ("no loss", 0.1, 0.2, HOLDS), ("no loss", 0.1, 0.0, UNDECIDED), ("no loss", 0.1, -0.5, NOT),
+    ("no loss", 1.0, -0.3, HOLDS),
+    ("equal", 0.5, 0.0, HOLDS), ("equal", 0.5, 0.4, UNDECIDED), ("equal", 0.5, -1.0, NOT)])
+def test_a_mean_has_its_finding(says, matters, mean, verdict):
+    assert finding(of(mean), says, matters)[0] == verdict
+
+
+def test_a_goal_is_reached_where_the_whole_interval_lies_above_it():
+    assert [of(mean).reached(1.0) for mean in (1.25, 1.15, 0.85, 0.75)] == [
+        "reached", "not decided", "not decided", "not reached"]
+    assert [of(mean).verdict for mean in (0.25, 0.15, -0.25)] == ["more than noise", "within noise", "more than noise"]
+
+
+def test_p_and_interval_agree_with_scipy():
+    values = [0.1, 0.3, 0.2, 0.5, 0.15]
+    mean, expected = mean_over_seeds(values), ttest_1samp(values, 0)
+    assert mean.freedom == pytest.approx(4) and 2 * mean.above(0) == pytest.approx(expected.pvalue)
+    assert mean.interval == pytest.approx(tuple(expected.confidence_interval()))
+    assert mean_over_seeds(values, images=0.04).error == pytest.approx((mean.error**2 + 0.04) ** 0.5)
+
+
+def test_holm_by_hand():
+    assert holm([0.01, 0.04, 0.03]) == pytest.approx([0.03, 0.06, 0.06])
+    assert holm([0.5, 0.9]) == [1.0, 1.0] and holm([]) == []
+
+
+# ---------------------------------------------------------------- a new run
+
+
+def test_the_range_of_a_new_run_by_hand():
+    odds = [math.log(9_930.5 / 70.5), math.log(9_940.5 / 60.5)]
+    mean, std = sum(odds) / 2, abs(odds[0] - odds[1]) / math.sqrt(2)
+    ends = [mean + sign * 12.7062 * std * math.sqrt(1.5) for sign in (-1, 1)]  # t(0.975, 1)
+    assert new_run([9_930, 9_940], 10_000) == pytest.approx([math.exp(x) / (1 + math.exp(x)) for x in ends], abs=1e-6)
+    low, high = new_run([9_990, 10_000, 9_999, 9_998], 10_000)
+    assert 0 < low < 0.9995 < high < 1, "no range ends where no run can be"
+    assert all(map(math.isnan, new_run([9_930], 10_000)))
+    low, high = new_run([9_930], 10_000, pooled=(0.1, 30))
+    assert low < 0.993 < high and 0.993 - low > high - 0.993
+
+
 def test_the_range_of_a_new_run_holds_one():
-    """By simulation: of six normal values the sixth falls into the range of the other five 95 times in a hundred."""
-    values = numpy.random.default_rng(0).normal(0.99, 0.001, (2_000, 6))
-    inside = [low <= last <= high for *first, last in values for low, high in [mean_over_seeds(first).new_run()]]
-    assert 0.94 < statistics.fmean(inside) < 0.96
-    assert all(map(math.isnan, mean_over_seeds([0.99]).new_run()))
+    """By simulation: the sixth of six runs falls into the range of the other five 95 times in a hundred, with its own
+    spread and with the one that ten rows have in common, where they do; and where one of them scatters four times as
+    much it keeps its own."""
+    random, own, pooled = numpy.random.default_rng(0), [], []
+    for trial in range(150):
+        std = numpy.full(10, 0.1)
+        std[:trial % 2] = 0.4
+        odds = numpy.linspace(3, 5.5, 10)[:, None] + std[:, None] * random.normal(size=(10, 6))
+        correct = numpy.round(10_000 / (1 + numpy.exp(-odds))).astype(int)
+        rows = {str(row): [log_odds(each, 10_000) for each in runs[:5]] for row, runs in enumerate(correct)}
+        spread, freedom, names = pooled_spread(rows)
+        for row, (*first, last) in enumerate(correct.tolist()):
+            for inside, common in ((own, None), (pooled, (spread, freedom) if str(row) in names else None)):
+                low, high = new_run(first, 10_000, common)
+                inside.append(low <= last / 10_000 <= high)
+    assert 0.93 < statistics.fmean(own) < 0.97 and 0.93 < statistics.fmean(pooled) < 0.97
+
+
+def test_rows_that_scatter_otherwise_are_left_out():
+    random = numpy.random.default_rng(3)
+    rows = {f"row {i}": random.normal(i, 1, 6).tolist() for i in range(6)} | {"wide": random.normal(0, 30, 6).tolist()}
+    std, freedom, names = pooled_spread(rows | {"equal": [2.0] * 6})
+    assert names == [f"row {i}" for i in range(6)] and bartlett(*(rows[name] for name in names)).pvalue > 0.05
+    assert freedom == 30 and std**2 == pytest.approx(statistics.fmean(statistics.variance(rows[n]) for n in names))
+    with pytest.raises(ValueError, match="two rows"):
+        pooled_spread({"one": [1.0, 2.0]})
 
 
 def test_the_best_of_equal_ideas_by_luck_is_tippetts_table_and_the_closed_form_of_two():

@@ -2,12 +2,14 @@
 
 import json
 
+import numpy
 import pytest
 from test_records import course, of  # noqa: F401
 
 from mnist_helpers import data
 from mnist_helpers.course import catalogue, records, stamps, tables
 from mnist_helpers.course.table import Code, Table
+from mnist_helpers.stats import over_seeds_and_images
 
 
 @pytest.fixture
@@ -61,17 +63,27 @@ def test_cells_show_as_they_stand(cell, markdown, terminal):
 # ---------------------------------------------------------------- the lessons
 
 
+def by_hand(a, b=None):
+    """Half the width of the interval of a mean or a mean difference over seeds and images of two kinds, in points."""
+    right = numpy.array([[image not in map(int, a[seed]["mistakes"]) for image in range(10_000)] for seed in a], float)
+    if b is not None:
+        right -= [[image not in map(int, b[seed]["mistakes"]) for image in range(10_000)] for seed in a if seed in b]
+    mean = over_seeds_and_images(right, [image < 5_001 for image in range(10_000)])
+    return 100 * (mean.high - mean.low) / 2
+
+
 def test_the_lessons_table_has_means_and_gains(keep):
     keep(Baseline=[9_810, 9_800, 9_820], FewerParameters=[9_890, 9_881, 9_899])
     table = tables.lessons_table()
     assert table.header == ["lesson", "parameters", "epochs", "published", "same measure", "test", "gain"]
-    # mean 98.90, standard deviation 0.09, t(0.975, 2) = 4.303: 4.303 * 0.09 / sqrt(3) = 0.2236
-    # differences 0.80, 0.81, 0.79: 0.80 -+ 4.303 * 0.01 / sqrt(3) = 0.0248
+    seeds = records.by_seed()
+    test, gain = by_hand(seeds["FewerParameters"]), by_hand(seeds["FewerParameters"], seeds["Baseline"])
     assert row(table, "2 smaller") == {
         "lesson": "2 smaller", "parameters": "24,210", "epochs": "5", "published": "98.35", "same measure": "99.46",
-        "test": "98.90 ± 0.22", "gain": "+0.80 [+0.78, +0.82]"}
+        "test": f"98.90 ± {test:.2f}", "gain": f"+0.80 [{0.8 - gain:+.2f}, {0.8 + gain:+.2f}]"}
+    assert test > 0.22 and gain > 0.02, "4.303 * 0.09 / sqrt(3) and 4.303 * 0.01 / sqrt(3) are those of seeds alone"
     assert row(table, "1 baseline")["gain"] == ""
-    assert row(tables.lessons_table(narrow=True), "2 smaller")["gain"] == "+0.80 ± 0.02"
+    assert row(tables.lessons_table(narrow=True), "2 smaller")["gain"] == f"+0.80 ± {gain:.2f}"
     # A lesson without a record is there, and neither it nor the next one has a gain.
     assert len(table.rows) == len(catalogue.lessons())
     assert list(row(table, "3 20 epochs").values())[3:] == ["99.46", "", "", ""]
@@ -169,9 +181,10 @@ def test_compare_says_what_the_shared_images_say(keep):
 
 def test_compare_tells_noise_from_more_over_seeds(keep):
     keep(Baseline=[9_900, 9_905, 9_910], TwentyEpochs=[9_930, 9_936, 9_939])
-    # differences 30, 31, 29 images: 30 -+ 4.303 * 1 / sqrt(3)
-    assert "Over 3 seeds a side: mean difference +0.30 points, 95 % interval +0.28 to +0.32: more than noise" in (
-        tables.compare(of("TwentyEpochs"), "Baseline"))
+    # differences 30, 31, 29 images: 30 -+ 4.303 * 1 / sqrt(3) by seeds alone, +0.28 to +0.32
+    half = by_hand(*(records.by_seed()[name] for name in ("TwentyEpochs", "Baseline")))
+    assert half > 0.03 and (f"Over 3 seeds a side: mean difference +0.30 points, 95 % interval {0.3 - half:+.2f} to "
+                            f"{0.3 + half:+.2f}: more than noise") in tables.compare(of("TwentyEpochs"), "Baseline")
     assert tables.UNDECIDED in tables.compare(of("TwentyEpochs", parameters=9_000), "Baseline"), "another network"
     assert "seed 2" in tables.compare(of("TwentyEpochs", 2), "Baseline")
 
@@ -207,9 +220,11 @@ def test_the_scoreboard_has_the_means_over_seeds(keep):
     table = tables.scoreboard()
     assert [row if isinstance(row, str) else row[0] for row in table.rows] == [
         "one epoch, under 25,000 parameters", "TwoLinear", "OneEpoch", "20 epochs, under 20,000 parameters", "Strided"]
-    # standard deviation 0.158, t(0.975, 4) = 2.776: 2.776 * 0.158 / sqrt(5) = 0.196, * sqrt(1.2) instead: 0.481
+    # log-odds from 4.590 to 5.097: mean 4.830, standard deviation 0.2002, pooled with Strided's 0.157 (1 value):
+    # 0.1924, t(0.975, 5) = 2.571; 4.830 -+ 2.571 * 0.1924 * sqrt(1.2)
+    half = by_hand(records.by_seed()["OneEpoch"])
     assert list(row(table, "OneEpoch").values()) == [
-        "OneEpoch", "23,418", "1", "99.24", "99.20 ± 0.20 (5)", "± 0.48", ""]
+        "OneEpoch", "23,418", "1", "99.24", f"99.20 ± {half:.2f} (5)", "98.64–99.54", ""]
     assert list(row(table, "TwoLinear").values())[4:] == ["95.00 (1)", "", "98.00"]
     for notebook in ("one_epoch", "challenges/one_epoch", "challenges/one_epoch.ipynb"):
         assert [row[0] for row in tables.scoreboard(notebook=notebook).rows[1:]] == ["TwoLinear", "OneEpoch"]

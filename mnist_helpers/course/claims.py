@@ -1,24 +1,24 @@
 """What five published exercises claim, and what our records say: one row a claim, kept in ``claims.toml``.
 
-Verdicts follow from `decide` alone. Two kinds of chance count: seeds and test images.
+Verdicts follow from `finding` alone. Two kinds of chance count: seeds and images.
 """
 
 import functools
 import itertools
 import tomllib
 from collections import Counter
-from dataclasses import dataclass
-from math import inf, sqrt
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from .. import files
 from ..data import project_root
+from ..stats import CHANCE, HOLDS, NOT, UNDECIDED, Mean, finding, holm, mean_over_seeds
 from . import catalogue, records
 from .table import Table
 
 FILE = Path(__file__).with_name("claims.toml")
-HOLDS, NOT, UNDECIDED, UNTESTABLE, UNMEASURED = VERDICTS = (
-    "holds", "does not hold", "not decided", "cannot be tested", "not measured yet")
+UNTESTABLE, UNMEASURED = "cannot be tested", "not measured yet"
+VERDICTS = HOLDS, NOT, UNDECIDED, UNTESTABLE, UNMEASURED
 EXERCISES = {0: ("DoubleNorm", "one epoch, under 25,000 parameters"), 1: ("TwoLinear", "about 98 % after one epoch"),
              2: ("SixConvolutions", "under 20,000 parameters, 99.4 %"), 3: ("Baseline", "seven iterations"),
              4: ("FinalMNISTNet", "six requirements")}
@@ -28,37 +28,6 @@ MEASURES = {"test": "test_accuracy", "validation": "val_accuracy", "same measure
 IMAGES = {"test": 10_000, "validation": 5_000, "same measure": 55_000}
 SEEDS = 5  # the fewest that a verdict takes
 LADDER_SEEDS = 10  # planned for every rung of the ladder
-CHANCE = 0.05  #: of one wrong verdict or more, among all that are tested
-
-
-@dataclass(frozen=True)
-class Estimate:
-    """An accuracy minus a number, or the difference of two networks, in points."""
-
-    mean: float
-    error: float  #: its standard error: seeds and images
-    freedom: float  #: degrees of freedom
-    n: int  #: seeds
-
-    @property
-    def interval(self) -> tuple[float, float]:
-        """``(low, high)``: Student's 95 % interval."""
-        from scipy.stats import t
-
-        half = float(t.ppf(0.975, self.freedom)) * self.error
-        return self.mean - half, self.mean + half
-
-    def below(self, bound: float) -> float:
-        """The one-sided p-value of the hypothesis that the true value is at or above ``bound``."""
-        from scipy.stats import t
-
-        if not self.error:
-            return 1.0 if self.mean >= bound else 0.0
-        return float(t.cdf((self.mean - bound) / self.error, self.freedom))
-
-    def above(self, bound: float) -> float:
-        """The one-sided p-value of the hypothesis that the true value is at or below ``bound``."""
-        return Estimate(-self.mean, self.error, self.freedom, self.n).below(-bound)
 
 
 @dataclass(frozen=True)
@@ -68,7 +37,7 @@ class Verdict:
     row: dict
     verdict: str
     found: str  #: the figure, or why there is none
-    estimate: Estimate | None = None
+    estimate: Mean | None = None  #: of an accuracy minus a number, or of a difference, in points
     p: float | None = None  #: two-sided, before Holm's correction
     corrected: float | None = None  #: after it
 
@@ -83,68 +52,9 @@ def read(path: Path = FILE) -> tuple[dict, ...]:
     return tuple(rows)
 
 
-# ---------------------------------------------------------------- statistics
-
-
-def estimated(values, images_variance: float) -> Estimate:
-    """The `Estimate` of one value a seed, with the variance that new images would add (points, squared).
-
-    Variance: std^2/n + images. Degrees of freedom by Welch and Satterthwaite, those of the images being infinite.
-    """
-    from statistics import fmean, variance
-
-    of_seeds = variance(values) / len(values)
-    total = of_seeds + images_variance
-    freedom = total ** 2 * (len(values) - 1) / of_seeds ** 2 if of_seeds else inf
-    return Estimate(fmean(values), sqrt(total), freedom, len(values))
-
-
-def sides(estimate: Estimate, says: str, matters: float) -> tuple[float, float]:
-    """``(for, against)``: two-sided p-values of the two findings that would settle a claim.
-
-    more      for: above 0. Against: below ``matters``, so that no difference that matters is left.
-    no loss   for: above -``matters``. Against: below 0.
-    equal     for: within ``matters`` on both sides. Against: outside on one.
-    """
-    if says == "more":
-        found = estimate.above(0), estimate.below(matters)
-    elif says == "no loss":
-        found = estimate.above(-matters), estimate.below(0)
-    else:
-        found = (max(estimate.above(-matters), estimate.below(matters)),
-                 min(estimate.above(matters), estimate.below(-matters)))
-    return tuple(min(1.0, 2 * p) for p in found)
-
-
-def finding(estimate: Estimate, says: str, matters: float) -> tuple[str, float]:
-    """``(verdict, p)`` of a claim by its 95 % interval alone, with the p-value of what settles it.
-
-    A difference that is real but surely smaller than what matters does not bear out "more"; a loss that is real but
-    surely smaller does bear out "no loss".
-    """
-    holds, fails = sides(estimate, says, matters)
-    if max(holds, fails) < CHANCE:
-        return (NOT, fails) if says == "more" else (HOLDS, holds)
-    if min(holds, fails) >= CHANCE:
-        return UNDECIDED, min(holds, fails)
-    return (HOLDS, holds) if holds < CHANCE else (NOT, fails)
-
-
-def decide(estimate: Estimate, says: str, matters: float, corrected: float) -> str:
+def decide(estimate: Mean, says: str, matters: float, corrected: float) -> str:
     """The verdict of a claim: that of `finding`, if its p-value is still below 0.05 after Holm's correction."""
     return finding(estimate, says, matters)[0] if corrected < CHANCE else UNDECIDED
-
-
-def holm(ps: list[float]) -> list[float]:
-    """p-values corrected for their number: the chance of even one wrong verdict stays below 5 %.
-
-    The k-th smallest of m is multiplied by m - k + 1, and none falls below the one before it.
-    Source: S. Holm, "A simple sequentially rejective multiple test procedure" (1979).
-    """
-    corrected, last = [0.0] * len(ps), 0.0
-    for rank, index in enumerate(sorted(range(len(ps)), key=ps.__getitem__)):
-        corrected[index] = last = max(last, min(1.0, (len(ps) - rank) * ps[index]))
-    return corrected
 
 
 # ---------------------------------------------------------------- measuring
@@ -171,31 +81,26 @@ def _lines(file, key, names):
     return found
 
 
-def measure(test: dict, runs: dict) -> Estimate | None:
-    """The `Estimate` of a row's ``test``; None where the runs ``{name: {seed: record}}`` do not suffice."""
+def measure(test: dict, runs: dict) -> Mean | None:
+    """The `Mean` of a row's ``test``, in points; None where the runs ``{name: {seed: record}}`` do not suffice.
+
+    Of test accuracies the records know which images each run reads. Of the others they do not: there new images count
+    by the binomial variance of one run, as if runs had no mistakes in common.
+    """
     key, images, b = MEASURES[test["measure"]], IMAGES[test["measure"]], test["b"]
-    of_a = {seed: run for seed, run in runs.get(test["a"], {}).items() if run.get(key) is not None}
-    least = LADDER_SEEDS if test["a"].split()[0] in ("up", "down") else SEEDS
-    if isinstance(b, str):
-        of_b = {seed: run for seed, run in runs.get(b, {}).items() if run.get(key) is not None}
-        pairs = [(of_a[seed], of_b[seed]) for seed in sorted(set(of_a) & set(of_b))]
-        if len(pairs) < least:
-            return None
-        return estimated([100 * (x[key] - y[key]) for x, y in pairs],
-                         1e4 * sum(_pair(x, y, test["measure"], images) for x, y in pairs) / len(pairs))
-    if len(of_a) < least:
+    of_a, of_b = ({seed: run for seed, run in runs.get(name, {}).items() if run.get(key) is not None}
+                  for name in (test["a"], b))
+    seeds = sorted(set(of_a) & set(of_b)) if isinstance(b, str) else sorted(of_a)
+    if len(seeds) < (LADDER_SEEDS if test["a"].split()[0] in ("up", "down") else SEEDS):
         return None
-    values = [run[key] for _, run in sorted(of_a.items())]
-    mean = sum(values) / len(values)
-    return estimated([100 * value - b for value in values], 1e4 * mean * (1 - mean) / images)
-
-
-def _pair(a, b, measured, images):
-    """The images' share in the variance of a difference: from the images that one of the two gets wrong where they
-    are recorded, else as if the two had been measured on different images, which is too much."""
-    if measured == "test":
-        return len(set(a["mistakes"]) ^ set(b["mistakes"])) / images ** 2
-    return sum(run[MEASURES[measured]] * (1 - run[MEASURES[measured]]) for run in (a, b)) / images
+    if test["measure"] == "test":
+        found = records.over_all(of_a, of_b if isinstance(b, str) else None)
+    else:
+        sides = [[each[seed][key] for seed in seeds] for each in ((of_a, of_b) if isinstance(b, str) else (of_a,))]
+        share = sum(value * (1 - value) for side in sides for value in side) / len(seeds) / images
+        found = mean_over_seeds([side[0] - sum(side[1:]) for side in zip(*sides, strict=True)], images=share)
+    shift = 0 if isinstance(b, str) else b
+    return replace(found, mean=100 * found.mean - shift, std=100 * found.std, images=1e4 * found.images)
 
 
 def _falls(run):
@@ -222,10 +127,9 @@ def _counted(count, runs):
 
 
 def _found(test, estimate):
-    low, high = estimate.interval
     shift = 0 if isinstance(test["b"], str) else test["b"]
     sign, unit = ("", "%") if shift else ("+", "points")
-    mean, low, high = (f"{value + shift:{sign}.2f}" for value in (estimate.mean, low, high))
+    mean, low, high = (f"{value + shift:{sign}.2f}" for value in (estimate.mean, *estimate.interval))
     return f"{mean} [{low}, {high}] {unit}, n = {estimate.n}".replace("-", "−")
 
 

@@ -17,7 +17,7 @@ import torch.nn.functional as F
 
 from ..data import normalize, project_root
 from ..files import replace_file
-from ..stats import mean_over_seeds, paired_difference
+from ..stats import mean_over_seeds
 from . import catalogue, notebooks, records
 
 NETWORK = "Under20K"  # whose kernels are shown
@@ -169,10 +169,10 @@ def seed_machine() -> dict:
     seeds, pairs = records.by_seed(), []
     for first, second in PAIRS:
         one, other = seeds[first], seeds[second]
-        common = sorted(set(one) & set(other))
-        step = paired_difference(*([100 * runs[seed]["test_accuracy"] for seed in common] for runs in (other, one)))
+        step = records.over_all(other, one)
         pairs.append({"first": _told(first, one), "second": _told(second, other),
-                      "difference": {"mean": step.mean, "low": step.low, "high": step.high, "n": step.n}})
+                      "difference": {"mean": 100 * step.mean, "low": 100 * step.low, "high": 100 * step.high,
+                                     "n": step.n, "verdict": step.verdict}})
     return {"pairs": pairs, "images": records.TEST_IMAGES}
 
 
@@ -186,8 +186,9 @@ def leak() -> dict:
     """Of each lesson the accuracy in percent on augmented training images and on test images: mean over seeds, and half
     the width of its 95 % interval."""
     def over(runs, key):
-        mean = mean_over_seeds([100 * run[key] for run in runs.values()])
-        return {"mean": mean.mean, "half": mean.high - mean.mean if mean.n > 1 else None}
+        mean = (records.over_all(runs) if key == "test_accuracy" else
+                mean_over_seeds([run[key] for run in runs.values()]))
+        return {"mean": 100 * mean.mean, "half": 100 * mean.half if mean.n > 1 else None}
 
     seeds = records.by_seed()
     lessons = [{"lesson": each.lesson, "title": each.title, "train": over(seeds[each.name], "augmented_train_accuracy"),
@@ -232,7 +233,7 @@ def _found_pairs():
     for pair in seed_machine()["pairs"]:
         first, second, gap = pair["first"], pair["second"], pair["difference"]
         wrong, pairs = misleading(first["correct"], second["correct"])
-        bold = "**" * (gap["low"] > 0 or gap["high"] < 0)
+        bold = "**" * (gap["verdict"] == "more than noise")
         rows.append(f"| {first['lesson']} and {second['lesson']} | {bold}{_points(gap['mean'])}{bold} "
                     f"[{_points(gap['low'])}, {_points(gap['high'])}] | {gap['n']} | {wrong} of {pairs} |")
     return "\n".join(["| lessons | gain on test [95 %] | seeds | misleading |", "| :-- | :-- | --: | --: |", *rows])

@@ -15,6 +15,7 @@ from pathlib import Path
 from .. import files
 from ..checkpoint import TRACE_STEPS, stamps
 from ..data import project_root
+from ..stats import Mean, over_seeds_and_images
 from . import catalogue
 from .stamps import stale, stamp
 
@@ -24,6 +25,10 @@ KEYS = frozenset({
 CARD = ("device", "instructions", "threads", "precision", "versions", "package")  # what explains a difference
 FIRST_FRESH = 100  # no seed from here on helped to choose a recipe: see results/plan.md
 TEST_IMAGES = 10_000  # of MNIST
+# Of MNIST's test images the first so many were written by high-school students, the others by employees of the Census
+# Bureau. Source: the file of writers of C. Yadav and L. Bottou, "Cold Case: The Lost MNIST Digits" (2019).
+STUDENTS = 5_001
+KINDS = ("students", "employees")  # who wrote the first half of MNIST's test images, and the last
 WITHIN = 10  # images of 10,000 by which another processor may count differently
 
 
@@ -262,3 +267,44 @@ def shown(network: catalogue.Network, runs: dict[int, dict]) -> dict[int, dict]:
     fresh = {seed: run for seed, run in runs.items() if seed >= FIRST_FRESH}
     complete = len(fresh) >= network.fresh_seeds
     return fresh if complete else {seed: run for seed, run in runs.items() if seed not in fresh}
+
+
+# ---------------------------------------------------------------- seeds and images
+
+
+def outcomes(runs):
+    """Array ``(runs, images)``: 1 where the run of a record reads a test image, else 0."""
+    import numpy as np
+
+    right = np.ones((len(runs), runs[0]["test_total"]))
+    for row, run in zip(right, runs, strict=True):
+        row[[int(image) for image in run["mistakes"]]] = 0
+    return right
+
+
+def by_kind(kind: str):
+    """Boolean ``(10_000,)``: which of MNIST's test images a kind of `KINDS` wrote."""
+    import numpy as np
+
+    return (np.arange(TEST_IMAGES) < STUDENTS) == (kind == "students")
+
+
+def over_all(a: dict, b: dict | None = None, *, kind: str | None = None, writers=None) -> Mean | None:
+    """The mean test accuracy of the runs ``{seed: record}`` of one network, or of ``a`` minus ``b`` over the seeds of
+    both, by `over_seeds_and_images`: other seeds count, and other images of both kinds. Of one of `KINDS` alone, if
+    given. None without a seed.
+
+    Each image counts as one draw, unless ``writers`` ``(10_000,)`` says who wrote it: then writers of both kinds are
+    drawn, with all their images. Images of another data set are of one kind.
+    """
+    seeds = sorted(set(a) & set(b)) if b is not None else sorted(a)
+    if not seeds:
+        return None
+    values = outcomes([a[seed] for seed in seeds])
+    if b is not None:
+        values = values - outcomes([b[seed] for seed in seeds])
+    if values.shape[1] != TEST_IMAGES:
+        return over_seeds_and_images(values)
+    if kind:
+        return over_seeds_and_images(values[:, by_kind(kind)])
+    return over_seeds_and_images(values, strata=by_kind("students"), clusters=writers)

@@ -5,7 +5,7 @@ import textwrap
 from itertools import zip_longest
 
 LINE = 80  # characters of a terminal
-SHORT = {"parameters": "params", "validation": "val"}  # where a line would be longer
+SHORT = {"parameters": "params", "validation": "val", "published": "publ."}  # where a line would be longer
 # A narrow page may break a cell between figures, not within one.
 FIGURE = re.compile(r"\[[^]|]{,20}\]|\((?:n = )?\d+\)|[\d.]+ %|[\d.]+ ± [\d.]+(?: \(\d+\))?")
 

@@ -113,7 +113,7 @@ export function mount(element, data) {
 
   function reveal(guess) {
     const { difference } = round.pair;
-    const decided = difference.low > 0 || difference.high < 0;
+    const decided = difference.verdict === "more than noise";
     const better = mean(round.orders[0]) > mean(round.orders[1]) ? 0 : 1;
     const right = guess === (decided ? better : 2);
     round.guessed = true;
