@@ -61,13 +61,15 @@ class Loader:
     def __len__(self) -> int:
         return len(self.labels) // self.batch_size if self.drop_last else -(-len(self.labels) // self.batch_size)
 
+    def steps(self, epochs: int) -> int:
+        """How many batches so many epochs have."""
+        return epochs * len(self)
+
     def __iter__(self):
         device = self.images.device
         if self.generator is None and (self.shuffle or self.augment is not None):
             self.restart()
-        n = len(self.labels)
-        order = torch.randperm(n, generator=self.generator, device=device) if self.shuffle else (
-            torch.arange(n, device=device))
+        order = self.order()
         if self.drop_last:
             order = order[: len(self) * self.batch_size]
         # Many batches are gathered and augmented at a time, which spares the calls.
@@ -75,6 +77,13 @@ class Loader:
             with torch.autocast(device.type, self.precision, enabled=self.precision is not None):
                 inputs = self.prepare(self.images[block])
             yield from zip(inputs.split(self.batch_size), self.labels[block].split(self.batch_size), strict=True)
+
+    def order(self) -> torch.Tensor:
+        """int64 ``(n,)``: which images an epoch takes, in their order. Called once an epoch. A subclass that chooses
+        images replaces it, and with it `__len__` and `steps`."""
+        n, device = len(self.labels), self.images.device
+        return torch.randperm(n, generator=self.generator, device=device) if self.shuffle else (
+            torch.arange(n, device=device))
 
     def prepare(self, images: torch.Tensor) -> torch.Tensor:
         """Stored images as the inputs of a network: augmented and normalised."""

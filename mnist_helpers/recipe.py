@@ -247,6 +247,8 @@ def told_data(name: str, batches) -> dict[str, str]:
         told[f"{name} images"] = f"{len(batches.labels)} (checksum {_checksum(batches)})"
         told[f"{name} batches"] = ", ".join(
             [f"{batches.batch_size}", *["not shuffled"] * (not batches.shuffle), *["last dropped"] * batches.drop_last])
+        if type(batches) is not Loader:
+            told[f"{name} batches"] += f", {_told_object(batches)} [{_code_of_class(type(batches))}]"
         told[f"{name} augmentation"] = told_function(batches.augment)
         told[f"{name} normalization"] = "MNIST's, of integers" if batches.normalize is True else (
             told_function(batches.normalize or None))

@@ -217,9 +217,11 @@ def _check(model, train, val, epochs, optimizer, scheduler, every_step, loss_fn)
         raise ValueError("LBFGS computes the loss several times a step; this loop does so once: use another optimiser")
     if isinstance(scheduler, torch.optim.lr_scheduler.ReduceLROnPlateau) and val is None:
         raise ValueError("ReduceLROnPlateau follows the validation loss: pass validation images, or another scheduler")
-    planned = getattr(scheduler, "total_steps", None)
-    if planned and steps and planned != (epochs * steps if every_step else epochs):
-        counted = f"after every step, {epochs * steps} times" if every_step else f"after every epoch, {epochs} times"
+    planned, all_steps = getattr(scheduler, "total_steps", None), (steps or 0) * epochs
+    if isinstance(train, Loader):  # whose epochs may differ in length
+        all_steps = train.steps(epochs)
+    if planned and steps and planned != (all_steps if every_step else epochs):
+        counted = f"after every step, {all_steps} times" if every_step else f"after every epoch, {epochs} times"
         raise ValueError(f"{type(scheduler).__name__} was made for {planned} steps and would be stepped {counted}: "
                          + ("give it that number" if every_step else "pass scheduler=each_step(scheduler)"))
     first = first_images(train, LOOK, device_of(model))

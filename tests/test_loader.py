@@ -223,3 +223,37 @@ def test_an_epoch_does_not_wait_for_a_gpu_batch_by_batch(network, tiny, monkeypa
                 torch.cuda.set_sync_debug_mode("default")
         waits.append(sum("called a synchronizing CUDA operation" in str(each.message) for each in said))
     assert waits[0] == waits[1] > 0
+
+
+class Fewer(mh.Loader):
+    """All images first, then the first 30 of 100."""
+
+    def __init__(self, data, batch_size, later=30):
+        super().__init__(data, batch_size)
+        self.later, self.epochs = later, 0
+
+    def __len__(self):
+        return -(-(self.later if self.epochs else len(self.labels)) // self.batch_size)
+
+    def steps(self, epochs):
+        return 5 + (epochs - 1) * -(-self.later // self.batch_size)
+
+    def order(self):
+        self.epochs += 1
+        return super().order() if self.epochs == 1 else torch.arange(self.later)
+
+
+def test_a_loader_that_chooses_its_images_has_epochs_of_its_own_length(network, split):
+    """The schedule is asked for as many steps as there are, the batches of the second epoch are the chosen ones, and the
+    choice is a part of the recipe."""
+    runs = []
+    for later in (30, 20):
+        mh.set_seed(0)
+        model, batches = network(), Fewer(split, 20, later)
+        optimizer = torch.optim.SGD(model.parameters(), lr=0.01)
+        schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, 0.01, total_steps=batches.steps(2))
+        runs.append(mh.fit(model, batches, split, epochs=2, optimizer=optimizer, scheduler=mh.each_step(schedule)))
+    assert [len(run.batch_loss) for run in runs] == [7, 6] and runs[0].id != runs[1].id
+    seen = torch.cat([labels for _, labels in Fewer(split, 20)] + [labels for _, labels in batches])
+    assert len(seen) == 120 and torch.equal(seen[100:], batches.labels[:20])
+    assert "Fewer" in runs[0].card["recipe"]["training batches"]

@@ -1,6 +1,10 @@
 """The study: resumed after real kills, on this machine's processes and on a local Dask cluster."""
 
+import json
 import os
+import re
+import shlex
+import shutil
 import signal
 import subprocess
 import sys
@@ -11,7 +15,7 @@ import psutil
 import pytest
 import torch
 
-from mnist_helpers import checkpoint, files
+from mnist_helpers import checkpoint, data, files
 from mnist_helpers.course import notebooks, records, stamps, study
 
 EVERY = [(name, seed) for name in ("Bad", "Good") for seed in range(3)]
@@ -74,7 +78,8 @@ def test_a_study_loses_only_what_was_under_way(project):
     assert process.returncode == 0, err
     # A run that was recorded and not yet stamped is made again, of which the later record counts: one a worker.
     assert sorted(set(recorded(project))) == EVERY and len(recorded(project)) <= len(EVERY) + 2, "none lost"
-    kept = {path.stem for path in (project / "results" / "kept").iterdir()}
+    # A process killed while it writes leaves a temporary file, whose name begins with a dot.
+    kept = {path.stem for path in (project / "results" / "kept").glob("[!.]*")}
     assert kept == {f"{name}-s{seed}-0" for name, seed in EVERY}
 
 
@@ -107,6 +112,42 @@ def test_a_dask_cluster_does_the_same_work_and_survives_a_lost_worker(project):
             pids = client.run(os.getpid)
         os.kill(next(iter(pids.values())), signal.SIGTERM)
         _, err = process.communicate(timeout=180)
+    assert process.returncode == 0, err
+    assert sorted(recorded(project)) == EVERY
+
+
+def test_a_cluster_with_a_certificate_lets_nobody_in_without(project, tmp_path, monkeypatch):
+    """With the files that CONTRIBUTING.md shows."""
+    distributed = pytest.importorskip("distributed", reason="the cluster is optional: pip install distributed")
+    text = (data.project_root() / "CONTRIBUTING.md").read_text(encoding="utf-8")
+    (command,), (settings,) = (re.findall(rf"```{kind}\n({start}.*?)```", text, re.DOTALL)
+                               for kind, start in (("", "openssl"), ("yaml", "distributed")))
+    if shutil.which("openssl") is None:
+        pytest.skip("there is no openssl to make a certificate with")
+    subprocess.run(shlex.split(command), cwd=tmp_path, check=True, capture_output=True)
+    settings = re.sub(r"\b(cert|key)\.pem", lambda file: str(tmp_path / file[0]), settings)
+    (tmp_path / "dask.yaml").write_text(settings, encoding="utf-8")
+    (project / "mended").touch()
+    monkeypatch.setenv("DASK_CONFIG", str(tmp_path))
+    told, dask = tmp_path / "scheduler.json", [sys.executable, "-m", "dask"]
+    started = [psutil.Popen([*dask, *arguments], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) for arguments in (
+        ["scheduler", "--protocol", "tls", "--host", "127.0.0.1", "--port", "0", "--no-dashboard",
+         "--scheduler-file", told], ["worker", "--scheduler-file", told, "--nthreads", "1", "--no-dashboard"])]
+    try:
+        deadline = time.monotonic() + 60
+        while not told.exists():
+            assert time.monotonic() < deadline
+            time.sleep(0.1)
+        address = json.loads(told.read_text())["address"]
+        assert address.startswith("tls://")
+        with pytest.raises((OSError, TypeError)):  # this process has no certificate
+            distributed.Client(address, timeout=5)
+        process = start(project, "--scheduler", address)
+        _, err = process.communicate(timeout=180)
+    finally:
+        for each in started:
+            each.terminate()
+            each.wait(timeout=30)
     assert process.returncode == 0, err
     assert sorted(recorded(project)) == EVERY
 

@@ -11,6 +11,8 @@ import shutil
 import tempfile
 from pathlib import Path
 
+from PIL import Image
+
 from ..data import project_root
 from ..files import replace_file
 from . import explain, live, notebooks
@@ -86,8 +88,10 @@ def notebook(source: Path, target: Path, root: Path) -> str:
             cell.metadata.tags = [*cell.metadata.tags, "hide-input"]
         if (found := WIDGET.search(cell.source)) and found[1] in explain.PIECES:
             cell.outputs, moving = [], True
+            with Image.open(explain.folder() / f"{found[1]}.png") as picture:
+                alt = picture.info["Description"]
             cells.append(nbformat.v4.new_markdown_cell(
-                f'<div class="live" data-piece="{found[1]}">\n\n![]({up}live/{found[1]}.png)\n\n</div>'))
+                f'<div class="live" data-piece="{found[1]}">\n\n![{alt}]({up}live/{found[1]}.png)\n\n</div>'))
     if moving:
         cells.append(nbformat.v4.new_markdown_cell(LOADER.format(up).strip()))
     content.cells = cells
