@@ -11,7 +11,8 @@ padding, ``d3`` a depthwise one, each followed by batch norm and activation (``l
 one without batch norm in front of it (``l3g8-8 c1-8 =``). ``+`` adds the input of the layer before it to its output.
 ``S`` at the front straightens the images (`Straighten`). ``P`` pools 2x2, as a part of ``c3-24P`` it does so before
 the batch norm; ``D.1`` drops out, ``gap`` averages or ``flat`` flattens, and the classifier follows.
-Without ``rotation`` (0) there is no augmentation at all.
+Without ``rotation`` (0) there is no augmentation at all. With ``"shares": [1, 0.4]`` the first epoch takes all images
+and the second the 40 % with the largest losses, as in the notebook of the speed run.
 """
 
 import argparse
@@ -27,13 +28,13 @@ from torch import nn
 
 import mnist_helpers as mh
 from mnist_helpers import checkpoint, data, files
-from mnist_helpers.course import tables
+from mnist_helpers.course import networks, notebooks, tables
 from mnist_helpers.layers import count_parameters
 
 DEFAULTS = {"epochs": 20, "batch": 128, "lr": 0.01, "optimizer": "adam", "weight_decay": 0.0, "warmup": 0.2,
             "smoothing": 0.0, "rotation": 10, "shift": 0.08, "scale": 0.1, "elastic": 0, "plain": 0,
             "activation": "relu", "precision": "bf16", "anneal": "linear", "div": 10}
-OPTIONS = {*DEFAULTS, "net", "muon", "matrix", "teacher"}
+OPTIONS = {*DEFAULTS, "net", "muon", "matrix", "teacher", "shares"}
 ACTIVATIONS = {"relu": nn.ReLU, "silu": nn.SiLU, "gelu": nn.GELU}
 
 
@@ -241,8 +242,15 @@ def check(given):
         optimizer_of(config, model)
     except TypeError as error:  # of an argument that there is not
         raise ValueError(f"{config['optimizer']} with these settings: {error}") from error
+    if "shares" in given and ("teacher" in given or len(given["shares"]) != config["epochs"]):
+        raise ValueError("shares are one for each epoch, and go with no teacher")
     if "teacher" in given:
         check(given["teacher"])
+
+
+def hardest():
+    """The loader of the speed run's notebook."""
+    return networks.module_of(notebooks.folder() / "challenges" / "speed_run.ipynb").Hardest
 
 
 def optimizer_of(config, model):
@@ -259,23 +267,29 @@ def train(given, seed, dataset):
     mh.set_seed(seed)
     model = network(config["net"], config["activation"]).to(memory_format=torch.channels_last)
     optimizer = optimizer_of(config, model)
-    steps = config["epochs"] * -(-len(dataset.train) // config["batch"])
-    scheduler = torch.optim.lr_scheduler.OneCycleLR(
-        optimizer, config["lr"], total_steps=steps, pct_start=config["warmup"], cycle_momentum=False,
-        anneal_strategy=config["anneal"], div_factor=config["div"], final_div_factor=1000)
-    loss_fn = functools.partial(F.cross_entropy, label_smoothing=config["smoothing"])
-    if "teacher" in config:
-        loss_fn = distillation(model, taught(config["teacher"], seed, dataset))
     augment = mh.Augment(mh.Rotation(config["rotation"]), mh.Translation(config["shift"]),
                          mh.Scale(1 - config["scale"], 1 + config["scale"]),
                          *([mh.Elastic(config["elastic"])] if config["elastic"] else []))
-    augmented = steps * (1 - config["plain"]) if config["rotation"] else 0
 
     def early(images, generator):
         """Augmentation that ends where the last part of the training, ``plain``, begins."""
         return augment(images, generator) if scheduler.last_epoch < augmented else images
 
-    batches = mh.Loader(dataset.train, config["batch"], augment=early, precision=PRECISIONS[config["precision"]])
+    options = {"augment": early, "precision": PRECISIONS[config["precision"]], "batch_size": config["batch"]}
+    if "shares" in config:
+        batches = hardest()(dataset.train, config["shares"], **options)
+        batches.smoothing = config["smoothing"]
+    else:
+        batches = mh.Loader(dataset.train, **options)
+    steps = batches.steps(config["epochs"])
+    augmented = steps * (1 - config["plain"]) if config["rotation"] else 0
+    scheduler = torch.optim.lr_scheduler.OneCycleLR(
+        optimizer, config["lr"], total_steps=steps, pct_start=config["warmup"], cycle_momentum=False,
+        anneal_strategy=config["anneal"], div_factor=config["div"], final_div_factor=1000)
+    loss_fn = batches.loss if "shares" in config else (
+        functools.partial(F.cross_entropy, label_smoothing=config["smoothing"]))
+    if "teacher" in config:
+        loss_fn = distillation(model, taught(config["teacher"], seed, dataset))
     with mh.cpu.contiguous_norms(model):
         return mh.fit(model, batches, dataset.val, epochs=config["epochs"], optimizer=optimizer,
                       scheduler=mh.each_step(scheduler), loss_fn=loss_fn)
