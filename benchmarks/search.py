@@ -248,11 +248,6 @@ def check(given):
         check(given["teacher"])
 
 
-def hardest():
-    """The loader of the speed run's notebook."""
-    return networks.module_of(notebooks.folder() / "challenges" / "speed_run.ipynb").Hardest
-
-
 def optimizer_of(config, model):
     # FullMatrixAdam has no weight decay, and refuses one; AdamW's own default is not 0.
     without = config["optimizer"] == "full matrix" and not config["weight_decay"]
@@ -277,17 +272,17 @@ def train(given, seed, dataset):
 
     options = {"augment": early, "precision": PRECISIONS[config["precision"]], "batch_size": config["batch"]}
     if "shares" in config:
-        batches = hardest()(dataset.train, config["shares"], **options)
-        batches.smoothing = config["smoothing"]
+        notebook = networks.module_of(notebooks.folder() / "challenges" / "speed_run.ipynb")
+        batches = notebook.Hardest(dataset.train, config["shares"], **options)
+        loss_fn = notebook.noting(batches, config["smoothing"])
     else:
         batches = mh.Loader(dataset.train, **options)
+        loss_fn = functools.partial(F.cross_entropy, label_smoothing=config["smoothing"])
     steps = batches.steps(config["epochs"])
     augmented = steps * (1 - config["plain"]) if config["rotation"] else 0
     scheduler = torch.optim.lr_scheduler.OneCycleLR(
         optimizer, config["lr"], total_steps=steps, pct_start=config["warmup"], cycle_momentum=False,
         anneal_strategy=config["anneal"], div_factor=config["div"], final_div_factor=1000)
-    loss_fn = batches.loss if "shares" in config else (
-        functools.partial(F.cross_entropy, label_smoothing=config["smoothing"]))
     if "teacher" in config:
         loss_fn = distillation(model, taught(config["teacher"], seed, dataset))
     with mh.cpu.contiguous_norms(model):

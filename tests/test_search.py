@@ -7,12 +7,15 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 import torch
+import torch.nn.functional as F
 from scipy import ndimage
+from torch import nn
 
+import mnist_helpers as mh
 from benchmarks import search
 from mnist_helpers import data
 from mnist_helpers.augment import warp
-from mnist_helpers.course import tables
+from mnist_helpers.course import networks, notebooks, tables
 from mnist_helpers.layers import count_parameters
 
 TRIAL = {"net": "c5s2-4 P flat", "epochs": 1, "batch": 50}
@@ -158,3 +161,40 @@ def test_a_wrong_trial_is_refused_before_anything_is_read(monkeypatch, capsys):
     with pytest.raises(SystemExit):
         search.main()
     assert "'x' is no layer" in capsys.readouterr().err
+
+
+@pytest.fixture
+def split(tiny):
+    return data.Split(*tiny, "MNIST", "train")
+
+
+def test_the_hardest_images_are_those_with_the_largest_losses(split):
+    """Against a loss computed image by image: what the first epoch noted, in its order, picks the second epoch."""
+    notebook = networks.module_of(notebooks.folder() / "challenges" / "speed_run.ipynb")
+    mh.set_seed(0)
+    model = nn.Sequential(nn.Flatten(), nn.Linear(784, 10))
+    batches = notebook.Hardest(split, (1, 0.3, 0.1), batch_size=16)
+    loss_fn = notebook.noting(batches, smoothing=0.2)
+    batches.restart()
+    assert (batches.steps(3), len(batches)) == (7 + 2 + 1, 7)
+    for inputs, targets in batches:
+        loss_fn(model(inputs), targets)
+    with torch.no_grad():
+        logits = model(mh.normalize(split.images))
+        loss_fn(logits[:16], split.labels[:16])  # of an evaluation: nothing is noted
+        every = [F.cross_entropy(one[None], label[None], label_smoothing=0.2).item()
+                 for one, label in zip(logits, split.labels, strict=True)]
+    assert torch.allclose(batches.losses, torch.tensor(every), atol=1e-6)
+    hardest = sorted(range(100), key=every.__getitem__, reverse=True)[:30]
+    assert len(batches) == 2 and sorted(batches.order().tolist()) == sorted(hardest)
+
+
+def test_images_that_were_never_seen_come_first(split):
+    notebook = networks.module_of(notebooks.folder() / "challenges" / "speed_run.ipynb")
+    batches = notebook.Hardest(split, (0.6, 0.5), batch_size=10)
+    loss_fn, weight = notebook.noting(batches), torch.zeros(10, requires_grad=True)
+    batches.restart()
+    for inputs, targets in batches:
+        loss_fn(weight.expand(len(inputs), 10), targets)
+    first = set(batches.now.tolist())
+    assert len(first) == 60 and set(range(100)) - first < set(batches.order().tolist())

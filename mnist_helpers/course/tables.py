@@ -320,10 +320,10 @@ def trials(challenge: str, *questions: str, spread: bool = False) -> Table:
     groups = {}
     for trial in files.read_records(trials_file(), {"challenge", "given", "why", "val_accuracy"}):
         if trial["challenge"] == challenge:
-            groups.setdefault((trial["why"], json.dumps(trial["given"])), []).append(trial)
+            groups.setdefault((trial["why"], json.dumps(trial["given"], sort_keys=True)), []).append(trial)
     rows = []
-    for (why, given), group in groups.items():
-        recipe = ", ".join(f"{name} {value}" for name, value in json.loads(given).items() if name != "net")
+    for (why, _), group in groups.items():
+        recipe = ", ".join(f"{name} {value}" for name, value in group[0]["given"].items() if name != "net")
         finished = [trial for trial in group if "diverged" not in trial]
         measured = [_spread([trial["val_accuracy"] for trial in finished], percent, spread)]
         if spread:
