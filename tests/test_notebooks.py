@@ -272,7 +272,7 @@ def test_the_tables_shown_are_those_of_the_records(path):
     for network in networks_of(path):
         table = tables.scoreboard(notebook=network.notebook)
         if network.lesson:
-            table = tables.table_so_far(records.by_seed()[network.name][0])
+            table = tables.table_so_far(next(iter(records.by_seed()[network.name].values())))
         # A challenge shows its own run below the course's rows.
         assert all(line in shown for line in table._repr_markdown_().splitlines()), f"python -m mnist_helpers refresh {notebooks.name_of(path)}"
 
@@ -284,7 +284,7 @@ def test_images(mnist_root):
 
 @each_network
 def test_the_kept_weights_are_those_of_the_record(network, test_images):
-    record = records.by_seed()[network.name][0]
+    record = records.all_seeds()[network.name][0]
     predicted = mh.evaluate(notebooks.trained(network.name), test_images).logits.argmax(1)
     expected = test_images.labels.clone()
     for image, digit in record["mistakes"].items():
