@@ -46,6 +46,8 @@ def test_start_up_is_told_beyond_torchs_own():
         ["import mnist_helpers", "3.00 s [2.50, 3.50]", "1.00 s"],
         ["import mnist_helpers, load_mnist()", "5.00 s [4.00, 9.00]", "2.00 s"],
         ["python -m mnist_helpers doctor", "5.00 s [5.00, 5.00]", "3.00 s"]]
+    (table,) = startup.tables([each | {"import mnist_helpers": 0.01} for each in measured]).values()
+    assert table.rows[1] == ["import mnist_helpers", "0.01 s [0.01, 0.01]", "torch is not imported"]
 
 
 def test_a_step_of_the_start_is_timed_whatever_it_prints(mnist_root):
