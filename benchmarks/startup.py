@@ -31,6 +31,7 @@ def tables(measured):
     rows = []
     for name in STEPS:
         beyond = statistics.median(each[name] - each["import torch"] for each in measured)
-        rows.append([name, spread([each[name] for each in measured], ".2f", " s"), f"{beyond:.2f} s" if beyond >= 0 else "torch is not imported"])
+        rows.append([name, spread([each[name] for each in measured], ".2f", " s"),
+                     f"{beyond:.2f} s" if beyond >= 0 else "torch is not imported"])
     return {f"Start-up, in {len(measured)} rounds, each step in a fresh process:": Table(
         ["step", "seconds [smallest, largest]", "beyond torch's own import"], rows)}
