@@ -11,10 +11,11 @@ import mnist_helpers as mh
 from mnist_helpers import data, files
 from mnist_helpers.course import pages
 
-from . import busy, epoch, growth, limit, pipelines, startup, time_to_accuracy
+from . import busy, epoch, growth, job, limit, pipelines, startup, time_to_accuracy
 
 BENCHMARKS = {"epoch": epoch, "time-to-accuracy": time_to_accuracy, "limit": limit, "growth": growth,
-              "startup": startup, "busy": busy}
+              "startup": startup, "busy": busy, "job": job}
+ON_GPU = ("epoch", "time-to-accuracy")  # the others measure a processor
 
 
 def machine():
@@ -32,23 +33,30 @@ def page():
     return data.project_root() / "site" / "speed.md"
 
 
+def key(name, device):
+    """What the measurements of a benchmark are kept under."""
+    return name if device == "cpu" else f"{name}, {device}"
+
+
 def text(measured):
-    """The tables of ``{benchmark: {"machine", "measured"}}`` as Markdown."""
-    parts, on = [], {}
-    for name, module in BENCHMARKS.items():
-        if name in measured:
-            parts += [f"{caption}\n\n{table._repr_markdown_()}"
-                      for caption, table in module.tables(measured[name]["measured"]).items()]
-            on.setdefault(measured[name]["machine"], []).append(name)
-    return "\n\n".join([*parts, *(f"Measured on {machine}: {', '.join(names)}." for machine, names in on.items()),
-                        *missing(measured)])
+    """The tables of ``{key: {"machine", "measured"}}`` as Markdown: the processor's, then a GPU's."""
+    parts = []
+    for device, heading in (("cpu", []), ("cuda", ["### On a GPU"])):
+        tables, on = [], {}
+        for name, module in BENCHMARKS.items():
+            if kept := measured.get(key(name, device)):
+                tables += [f"{caption}\n\n{table._repr_markdown_()}"
+                           for caption, table in module.tables(kept["measured"]).items()]
+                on.setdefault(kept["machine"], []).append(name)
+        parts += (heading if tables else []) + tables + [
+            f"Measured on {machine}: {', '.join(names)}." for machine, names in on.items()]
+    return "\n\n".join([*parts, *missing(measured)])
 
 
 def missing(measured):
     """Which figures a GPU would add, where none was there to measure them."""
-    names = [f"`{name}`" for name in ("epoch", "time-to-accuracy")
-             if name in measured and "cuda" not in measured[name]["machine"]]
-    return [f"There was no CUDA device, so these lack its rows: {' and '.join(names)}."] if names else []
+    names = [f"`{name}`" for name in ON_GPU if name in measured and key(name, "cuda") not in measured]
+    return [f"There was no CUDA device to measure {' and '.join(names)} on."] if names else []
 
 
 def with_tables(measured):
@@ -86,9 +94,11 @@ def main():
             parser.error(f"{page()} cannot show what {results_file()} holds ({error!r}). Check the page's two markers. "
                          "If the measurements are of another version, move them away and measure everything.")
     print(machine())
-    for name in options.benchmarks or BENCHMARKS:
-        measured[name] = {"machine": machine(), "measured": BENCHMARKS[name].run(repeats=options.repeats)}
-        for caption, table in BENCHMARKS[name].tables(measured[name]["measured"]).items():
+    (device,) = pipelines.devices()
+    for name in options.benchmarks or (BENCHMARKS if device == "cpu" else ON_GPU):
+        found = BENCHMARKS[name].run(repeats=options.repeats)
+        measured[key(name, device)] = {"machine": machine(), "measured": found}
+        for caption, table in BENCHMARKS[name].tables(found).items():
             print(f"\n{caption}\n\n{table}", flush=True)
         if options.save:
             files.replace_file(results_file(), json.dumps(kept | measured, indent=1) + "\n")

@@ -12,7 +12,10 @@ one without batch norm in front of it (``l3g8-8 c1-8 =``). ``+`` adds the input 
 ``S`` at the front straightens the images (`Straighten`). ``P`` pools 2x2, as a part of ``c3-24P`` it does so before
 the batch norm; ``D.1`` drops out, ``gap`` averages or ``flat`` flattens, and the classifier follows.
 Without ``rotation`` (0) there is no augmentation at all. With ``"shares": [1, 0.4]`` the first epoch takes all images
-and the second the 40 % with the largest losses, as in the notebook of the speed run.
+and the second the 40 % with the largest losses, as in the notebook of the speed run. With ``"teacher": {"net": ...,
+"members": 4}`` four networks of that configuration are trained first, and the pupil learns from the mean of their
+opinions, softened by ``"temperature"``; ``"trust"`` is the share of that in its loss, and labels have the rest. With a
+``"seed"`` of their own, the same teachers serve pupils of all seeds.
 """
 
 import argparse
@@ -34,7 +37,8 @@ from mnist_helpers.layers import count_parameters
 DEFAULTS = {"epochs": 20, "batch": 128, "lr": 0.01, "optimizer": "adam", "weight_decay": 0.0, "warmup": 0.2,
             "smoothing": 0.0, "rotation": 10, "shift": 0.08, "scale": 0.1, "elastic": 0, "plain": 0,
             "activation": "relu", "precision": "bf16", "anneal": "linear", "div": 10}
-OPTIONS = {*DEFAULTS, "net", "muon", "matrix", "teacher", "shares"}
+OF_TEACHERS = {"members", "seed"}
+OPTIONS = {*DEFAULTS, "net", "muon", "matrix", "teacher", "temperature", "trust", "shares"}
 ACTIVATIONS = {"relu": nn.ReLU, "silu": nn.SiLU, "gelu": nn.GELU}
 
 
@@ -168,8 +172,9 @@ def network(line, activation="relu"):
     return nn.Sequential(*layers, nn.Linear(channels * side * side, 10))
 
 
-def distillation(model, teacher, temperature=3.0):
-    """A loss for ``model``: half the cross-entropy with the labels, half that with the teacher's softened opinion.
+def distillation(model, teachers, temperature=3.0, trust=0.5):
+    """A loss for ``model``: the cross-entropy with the labels and, of weight ``trust``, that with the mean of the
+    teachers' softened opinions.
 
     Source: G. Hinton, O. Vinyals and J. Dean, "Distilling the knowledge in a neural network" (2015).
     """
@@ -180,33 +185,41 @@ def distillation(model, teacher, temperature=3.0):
         loss = F.cross_entropy(logits, targets)
         if not model.training:
             return loss
-        with torch.no_grad(), torch.autocast("cpu", torch.bfloat16):
-            opinion = (teacher(seen["images"]).float() / temperature).softmax(1)
-        return (loss + temperature**2 * F.cross_entropy(logits / temperature, opinion)) / 2
+        with torch.no_grad(), torch.autocast(logits.device.type, torch.bfloat16):
+            opinions = [(teacher(seen["images"]).float() / temperature).softmax(1) for teacher in teachers]
+        opinion = torch.stack(opinions).mean(0)
+        return (1 - trust) * loss + trust * temperature**2 * F.cross_entropy(logits / temperature, opinion)
 
     return loss_fn
 
 
 def taught(config, seed, dataset):
-    """The teacher of a configuration, trained once for each seed and state of the package, kept in
-    ``results/teachers``."""
+    """The teachers of a configuration, under the seeds from ``1000 * seed`` on where there are several."""
+    members, seed = config.get("members", 1), config.get("seed", seed)
+    config = {option: value for option, value in config.items() if option not in OF_TEACHERS}
+    return [_taught(config, seed if members == 1 else 1000 * seed + each, dataset) for each in range(members)]
+
+
+def _taught(config, seed, dataset):
+    """A teacher, trained once for each seed and state of the package, kept in ``results/teachers``."""
     what = json.dumps([DEFAULTS | config, seed, checkpoint.package_digest()], sort_keys=True)
     path = data.project_root() / "results" / "teachers" / f"{hashlib.sha256(what.encode()).hexdigest()[:16]}.pt"
-    with torch.random.fork_rng(devices=[]):  # the pupil's draws must not depend on who trained the teacher
+    with torch.random.fork_rng():  # the pupil's draws must not depend on who trained the teacher
         model = network(config["net"], (DEFAULTS | config)["activation"])
         if not path.exists():
             content = io.BytesIO()
-            torch.save(train(config, seed, dataset).model.state_dict(), content)
+            torch.save(train(config, seed, dataset).model.cpu().state_dict(), content)
             path.parent.mkdir(parents=True, exist_ok=True)
             files.replace_file(path, content.getvalue())
     model.load_state_dict(torch.load(path, weights_only=True))
-    return model.eval().to(memory_format=torch.channels_last)
+    return model.eval().to(mh.get_device(), memory_format=torch.channels_last)
 
 
 def trial(given, seed, dataset):
     """Train the configuration ``given``, as far as it differs from the defaults, under one seed; return its record."""
     record = {"given": given, "config": DEFAULTS | given, "seed": seed,
-              "parameters": count_parameters(network(given["net"])), "threads": torch.get_num_threads()}
+              "parameters": count_parameters(network(given["net"])), "threads": torch.get_num_threads(),
+              "device": mh.device.describe(mh.get_device())}
     try:
         run = train(given, seed, dataset)
     except mh.train.TrainingDiverged as error:
@@ -245,7 +258,9 @@ def check(given):
     if "shares" in given and ("teacher" in given or len(given["shares"]) != config["epochs"]):
         raise ValueError("shares are one for each epoch, and go with no teacher")
     if "teacher" in given:
-        check(given["teacher"])
+        check({option: value for option, value in given["teacher"].items() if option not in OF_TEACHERS})
+    elif alone := {"temperature", "trust"} & set(given):
+        raise ValueError(f"{', '.join(sorted(alone))}: not without a teacher")
 
 
 def optimizer_of(config, model):
@@ -260,7 +275,7 @@ def train(given, seed, dataset):
     check(given)
     config = DEFAULTS | given
     mh.set_seed(seed)
-    model = network(config["net"], config["activation"]).to(memory_format=torch.channels_last)
+    model = network(config["net"], config["activation"]).to(mh.get_device(), memory_format=torch.channels_last)
     optimizer = optimizer_of(config, model)
     augment = mh.Augment(mh.Rotation(config["rotation"]), mh.Translation(config["shift"]),
                          mh.Scale(1 - config["scale"], 1 + config["scale"]),
@@ -284,7 +299,8 @@ def train(given, seed, dataset):
         optimizer, config["lr"], total_steps=steps, pct_start=config["warmup"], cycle_momentum=False,
         anneal_strategy=config["anneal"], div_factor=config["div"], final_div_factor=1000)
     if "teacher" in config:
-        loss_fn = distillation(model, taught(config["teacher"], seed, dataset))
+        told = {option: config[option] for option in ("temperature", "trust") if option in config}
+        loss_fn = distillation(model, taught(config["teacher"], seed, dataset), **told)
     with mh.cpu.contiguous_norms(model):
         return mh.fit(model, batches, dataset.val, epochs=config["epochs"], optimizer=optimizer,
                       scheduler=mh.each_step(scheduler), loss_fn=loss_fn)

@@ -14,7 +14,7 @@ import torch
 
 import mnist_helpers as mh
 from benchmarks import __main__ as command
-from benchmarks import busy, epoch, growth, limit, pipelines, startup, time_to_accuracy
+from benchmarks import busy, epoch, growth, job, limit, pipelines, startup, time_to_accuracy
 from mnist_helpers import data
 from mnist_helpers.course import records
 from mnist_helpers.course.tables import Table
@@ -292,10 +292,55 @@ def test_kept_measurements_that_cannot_be_shown_are_found_before_measuring(kept,
 def test_each_machine_is_named_with_what_was_measured_on_it(monkeypatch):
     stub = SimpleNamespace(tables=lambda measured: {})
     monkeypatch.setattr(command, "BENCHMARKS", dict.fromkeys(["epoch", "time-to-accuracy", "limit"], stub))
-    said = command.text({name: {"machine": machine, "measured": None} for name, machine in (
-        ("epoch", "cpu (A) and cuda (B)"), ("limit", "cpu (A)"), ("time-to-accuracy", "cpu (A)"))}).splitlines()
-    assert said[:3:2] == ["Measured on cpu (A) and cuda (B): epoch.", "Measured on cpu (A): time-to-accuracy, limit."]
-    assert "CUDA" in said[4] and "`time-to-accuracy`" in said[4] and "`epoch`" not in said[4]
+    kept = {name: {"machine": machine, "measured": None} for name, machine in (
+        ("epoch", "cpu (B)"), ("limit", "cpu (A)"), ("time-to-accuracy", "cpu (A)"))}
+    said = command.text(kept).splitlines()
+    assert said[::2] == ["Measured on cpu (B): epoch.", "Measured on cpu (A): time-to-accuracy, limit.",
+                         "There was no CUDA device to measure `epoch` and `time-to-accuracy` on."]
+
+
+def test_a_gpus_figures_stand_beside_the_processors(monkeypatch):
+    stub = SimpleNamespace(tables=lambda measured: {measured: Table(["a"], [])})
+    monkeypatch.setattr(command, "BENCHMARKS", {"epoch": stub, "busy": stub})
+    kept = {"epoch": {"machine": "cpu (A)", "measured": "on A"}, "busy": {"machine": "cpu (A)", "measured": "busy A"},
+            "epoch, cuda": {"machine": "cuda (B)", "measured": "on B"}}
+    said = [line for line in command.text(kept).splitlines() if line and not line.startswith("|")]
+    assert said == ["on A", "busy A", "Measured on cpu (A): epoch, busy.", "### On a GPU", "on B",
+                    "Measured on cuda (B): epoch."]
+
+
+def test_on_a_gpu_only_what_a_gpu_does_is_measured_unasked(bench, monkeypatch):
+    measured = []
+    monkeypatch.setattr(command, "BENCHMARKS", {name: SimpleNamespace(
+        run=lambda repeats, name=name: measured.append(name), tables=lambda measured: {}) for name in ("new", "old")})
+    monkeypatch.setattr(command, "ON_GPU", ("new",))
+    monkeypatch.setattr(pipelines, "devices", lambda: ["cuda"])
+    monkeypatch.setattr(command, "machine", lambda: "cuda (B)")
+    bench()
+    assert measured == ["new"]
+    bench("old")
+    assert measured == ["new", "old"]
+
+
+def test_the_main_job_is_compared_with_a_quiet_machine_round_by_round():
+    measured = [{"quiet": quiet, "beside a busy program": beside} for quiet, beside in ((10, 15), (20, 24), (10, 14))]
+    (table,) = job.tables(measured).values()
+    assert table.rows == [["quiet", "10 [10, 20]", "1.00x"], ["beside a busy program", "15 [14, 24]", "1.40x"]]
+
+
+def test_the_main_job_is_run_quiet_and_then_beside_a_busy_program(monkeypatch):
+    ran = []
+
+    @contextlib.contextmanager
+    def busy_program():
+        ran.append("busy")
+        yield
+        ran.append("quiet")
+
+    monkeypatch.setattr(job.busy, "busy_program", busy_program)
+    monkeypatch.setattr(job.subprocess, "run", lambda command, **options: ran.append(command[1:]))
+    assert list(job.run(repeats=1)[0]) == list(job.CONDITIONS)
+    assert ran == [job.COMMAND, "busy", job.COMMAND, "quiet"]
 
 
 def test_the_page_shows_the_benchmarks_as_measured():

@@ -111,13 +111,44 @@ def test_the_last_part_is_trained_without_augmentation(dataset, monkeypatch):
 def test_a_teacher_keeps_its_activation_and_leaves_the_pupils_draws_alone(dataset):
     losses = [search.train(TRIAL | {"teacher": TEACHER}, 0, dataset).history["train_loss"] for _ in range(2)]
     assert losses[0] == losses[1], "the second time the teacher was there"
-    assert isinstance(search.taught(TEACHER, 0, dataset)[2], torch.nn.GELU)
+    assert isinstance(search.taught(TEACHER, 0, dataset)[0][2], torch.nn.GELU)
+
+
+def test_several_teachers_have_seeds_of_their_own(dataset, monkeypatch):
+    seeds = []
+    monkeypatch.setattr(search, "_taught", lambda config, seed, dataset: seeds.append((seed, config)))
+    search.taught(TEACHER | {"members": 2}, 3, dataset)
+    search.taught(TEACHER | {"members": 2, "seed": 9}, 3, dataset)
+    search.taught(TEACHER, 3, dataset)
+    assert seeds == [(seed, TEACHER) for seed in (3000, 3001, 9000, 9001, 3)]
+
+
+def test_distillation_is_the_cross_entropy_with_the_mean_opinion():
+    """By hand for one image and two classes: opinions of 3/4 and 1/4, so that their mean is one half."""
+    class Says(torch.nn.Module):
+        def __init__(self, odds):
+            super().__init__()
+            self.logits = torch.tensor([[odds, 0.0]])
+
+        def forward(self, images):
+            return self.logits
+
+    pupil = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(1, 2)).train()
+    three = 2 * np.log(3)  # at temperature 2 its odds are 3 to 1
+    loss_fn = search.distillation(pupil, [Says(three), Says(-three)], temperature=2.0, trust=0.75)
+    logits = pupil(torch.zeros(1, 1, 1, 1))
+    log = F.log_softmax(logits / 2, 1)[0]
+    wanted = 0.25 * F.cross_entropy(logits, torch.tensor([1])) - 0.75 * 4 * (log[0] + log[1]) / 2
+    assert loss_fn(logits, torch.tensor([1])).item() == pytest.approx(wanted.item(), rel=2e-2)  # opinions in bfloat16
+    pupil.eval()
+    assert loss_fn(logits, torch.tensor([1])).item() == pytest.approx(
+        F.cross_entropy(logits, torch.tensor([1])).item())
 
 
 def test_a_teacher_is_taught_anew_when_the_defaults_or_the_package_change(dataset, monkeypatch):
-    before = search.taught(TEACHER, 0, dataset)[0].weight
+    before = search.taught(TEACHER, 0, dataset)[0][0].weight
     monkeypatch.setitem(search.DEFAULTS, "lr", 0.1)
-    assert not torch.equal(search.taught(TEACHER, 0, dataset)[0].weight, before)
+    assert not torch.equal(search.taught(TEACHER, 0, dataset)[0][0].weight, before)
     monkeypatch.setattr(search.checkpoint, "package_digest", lambda: "another")
     monkeypatch.setattr(search, "train", lambda *arguments: pytest.fail("taught anew"))
     with pytest.raises(pytest.fail.Exception):
@@ -136,6 +167,7 @@ def test_a_teacher_is_taught_anew_when_the_defaults_or_the_package_change(datase
     ({"net": "c3-4 gap", "optimizer": "full matrix", "weight_decay": 0.1}, "full matrix .*weight_decay"),
     ({"net": "c3-4 P flat", "optimizer": "full matrix"}, "a tensor has 7,840 weights"),
     ({"net": "c3-4 gap", "optimizer": "muon", "muon": {"twist": 1}}, "muon .*twist"),
+    ({"net": "c3-4 gap", "trust": 0.5, "temperature": 2}, "temperature, trust: not without a teacher"),
     ({"net": "c3-4 gap", "muon": {"turn": 2}}, "muon: not for the optimizer 'adam'"),
     ({"net": "c3-4 gap", "anneal": "slowly"}, "there is no anneal 'slowly'; there are linear, cos"),
     ({"net": "c3-4 gap", "teacher": {"net": "c3-4 x gap"}}, "'x' is no layer"),

@@ -309,6 +309,12 @@ def trials_file() -> Path:
     return data.project_root() / "results" / "trials.jsonl"
 
 
+LAYERS = ("A network is a line of layers. c3s2-20: a convolution of 3x3 and stride 2 to 20 channels, with batch norm "
+          "and activation; v without padding; d depthwise; l without norm. P: pooling; c3-16P: before the norm. "
+          "flat or gap: flattened, or averaged over positions. D.1: dropout 0.1. =: the convolution before, once more. "
+          "+: its input added. S: straightened images.")
+
+
 def trials(challenge: str, *questions: str, spread: bool = False) -> Table:
     """The trials of a challenge (``benchmarks/search.py`` makes them), in the order they were made: what each was to
     find out, the network, what its recipe changed, and means over its seeds on the *validation* split.
@@ -333,7 +339,7 @@ def trials(challenge: str, *questions: str, spread: bool = False) -> Table:
         rows.append([why, Code(group[0]["config"]["net"]), recipe, f"{group[0]['parameters']:,}",
                      str(group[0]["config"]["epochs"]), str(len(group)), *measured])
     table = Table(["question", "network", "recipe", "parameters", "epochs", "seeds", "validation",
-                   *(["training loss"] if spread else [])], rows)
+                   *(["training loss"] if spread else [])], rows, LAYERS)
     if unknown := set(questions) - {why for why, *_ in rows}:
         raise ValueError(f"no trial of {challenge!r} asks {', '.join(map(repr, sorted(unknown)))}")
     if questions:
