@@ -22,6 +22,8 @@ def pytest_configure(config):
     # Kernels started by nbval inherit these.
     profile = os.environ.setdefault("MNIST_PROFILE", "quick")
     os.environ.setdefault("MNIST_CHECK", "1")
+    if getattr(config.option, "numprocesses", None):  # workers that each take every core wait for each other
+        os.environ.setdefault("OMP_NUM_THREADS", "1")
     # Own ideas are tried anew in each session, and leave the reader's log alone.
     config.ideas = tempfile.TemporaryDirectory(prefix="mnist-ideas-")
     os.environ["MNIST_IDEAS"] = config.ideas.name

@@ -11,10 +11,10 @@ import mnist_helpers as mh
 from mnist_helpers import data, files
 from mnist_helpers.course import pages
 
-from . import busy, epoch, growth, job, limit, pipelines, startup, time_to_accuracy
+from . import busy, epoch, growth, job, levers, limit, pipelines, startup, time_to_accuracy
 
 BENCHMARKS = {"epoch": epoch, "time-to-accuracy": time_to_accuracy, "limit": limit, "growth": growth,
-              "startup": startup, "busy": busy, "job": job}
+              "startup": startup, "busy": busy, "job": job, "levers": levers}
 ON_GPU = ("epoch", "time-to-accuracy")  # the others measure a processor
 
 
@@ -54,9 +54,9 @@ def text(measured):
 
 
 def missing(measured):
-    """Which figures a GPU would add, where none was there to measure them."""
+    """Which figures a GPU would add."""
     names = [f"`{name}`" for name in ON_GPU if name in measured and key(name, "cuda") not in measured]
-    return [f"There was no CUDA device to measure {' and '.join(names)} on."] if names else []
+    return [f"Not measured on a GPU: {' and '.join(names)}."] if names else []
 
 
 def with_tables(measured):

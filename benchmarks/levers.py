@@ -4,7 +4,9 @@ lessons."""
 import time
 
 import torch
+import torch.nn.functional as F
 from torch import nn
+from torch.func import functional_call, stack_module_state, vmap
 
 import mnist_helpers as mh
 from mnist_helpers.course.tables import Table
@@ -12,7 +14,8 @@ from mnist_helpers.course.tables import Table
 from . import epoch, pipelines, spread
 
 STEPS = 60  # timed; as many before them pay for start-up and compilation
-AS_IT_IS = "as in the lessons"
+SEEDS = 5  # in one batched network
+AS_IT_IS, BATCHED = "as in the lessons", f"{SEEDS} seeds in one batched network, each"
 
 
 class ByteDropout(nn.Dropout):
@@ -83,6 +86,33 @@ def steps(case, layout=torch.contiguous_format, fused=False, precision=None, com
     return timed
 
 
+def batched(case, count=STEPS // SEEDS):
+    """A function that takes ``count`` steps of networks of `SEEDS` seeds at once, each on images of its own, and
+    returns the milliseconds of a step of each."""
+    networks = [pipelines.network(case, seed).train() for seed in range(SEEDS)]
+    weights, buffers = stack_module_state(networks)
+    updating = adam([*weights.values()], fused=False)
+    batch_size = pipelines.CASES[case][2]
+    batches = [mh.Loader(pipelines.split(count * batch_size), batch_size, augment=pipelines.CASES[case][4])
+               for _ in networks]
+
+    def loss(weights, buffers, inputs, targets):
+        return F.cross_entropy(functional_call(networks[0], (weights, buffers), (inputs,)), targets)
+
+    def timed():
+        started = time.perf_counter()
+        for each in zip(*batches, strict=True):
+            inputs, targets = (torch.stack(part) for part in zip(*each, strict=True))
+            updating.zero_grad()
+            vmap(loss, randomness="different")(weights, buffers, inputs, targets).sum().backward()
+            updating.step()
+        return 1e3 * (time.perf_counter() - started) / count / SEEDS
+
+    timed()
+    timed.weights = weights  # for whoever compares them with those of the networks one by one
+    return timed
+
+
 def measure(case, repeats):
     """``[{name: milliseconds a step}]``, all names of a round one after another, of `LEVERS` and `PARTS`."""
     torch.set_num_threads(1)
@@ -91,6 +121,7 @@ def measure(case, repeats):
     for name, given in [*LEVERS.items(), *PARTS.items()]:
         if any(isinstance(layer, KINDS.get(name, nn.Module)) for layer in layers):
             timed[name if name in LEVERS else f"without {name}"] = steps(case, **given)
+    timed[BATCHED] = batched(case)
     return [{name: each() for name, each in timed.items()} for _ in range(repeats)]
 
 

@@ -15,17 +15,18 @@ from mnist_helpers import files
 
 def measured(told: dict, train: Callable, more: Callable | None = None) -> dict:
     """The record of a training: what is ``told`` of it, what it ran on, and what its last epoch came to. ``train()``
-    returns its `Run`, and ``more(history)`` what the record has besides."""
+    returns its `Run`, and ``more(run)`` what the record has besides."""
     record = told | {"torch": version("torch"), "threads": mh.device.threads(),
                      "device": mh.device.describe(torch.device("cpu"))}
     started = time.perf_counter()
     try:
-        history = train().history
+        run = train()
     except mh.train.TrainingDiverged as error:
         return record | {"val_accuracy": None, "diverged": str(error)}
+    history = run.history
     return record | {"val_accuracy": round(history["val_accuracy"][-1], 4),
                      "val_loss": round(history["val_loss"][-1], 5), "train_loss": round(history["train_loss"][-1], 5),
-                     **(more(history) if more else {}), "seconds": round(time.perf_counter() - started, 1)}
+                     **(more(run) if more else {}), "seconds": round(time.perf_counter() - started, 1)}
 
 
 def all_of_mnist(parser: argparse.ArgumentParser):

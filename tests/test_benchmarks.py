@@ -14,7 +14,7 @@ import torch
 
 import mnist_helpers as mh
 from benchmarks import __main__ as command
-from benchmarks import busy, epoch, growth, job, limit, pipelines, startup, time_to_accuracy
+from benchmarks import busy, epoch, growth, job, levers, limit, pipelines, startup, time_to_accuracy
 from mnist_helpers import data
 from mnist_helpers.course import records
 from mnist_helpers.course.tables import Table
@@ -117,7 +117,23 @@ def test_the_untuned_epoch_is_trained_as_pytorch_has_it_by_default(mnist_root, m
     assert told == {None: (True, False), True: (False, True)}
 
 
-def test_an_epoch_is_measured_on_both_sides(mnist_root):
+def test_the_published_epoch_gets_the_workers_that_serve_it_best(monkeypatch):
+    """By times that are made up: the first with a number of workers pays for their start."""
+    asked = []
+
+    def published(case, images, workers, device):
+        asked.append((images, workers))
+        return {"seconds": {0: 9, 1: 5, 2: 3, 4: 4}[workers] + (9 if asked.count((images, workers)) == 1 else 0)}
+
+    monkeypatch.setattr(epoch, "published", published)
+    monkeypatch.setattr(epoch.os, "cpu_count", lambda: 4)
+    assert epoch.best_workers("iteration 5", 4_000) == 2
+    assert sorted(set(asked)) == [(640, 0), *((1_000, workers) for workers in (0, 1, 2, 4))]
+    epoch.best_workers.cache_clear()
+
+
+def test_an_epoch_is_measured_on_both_sides(mnist_root, monkeypatch):
+    monkeypatch.setattr(epoch, "best_workers", lambda case, images, device: 0)
     measured = epoch.measure("iteration 5", 192, repeats=2)
     assert len(measured["rounds"]) == 2
     assert {"published, cpu", "ours, cpu, float32, as in the lessons", "ours, cpu, float32, tuned"} <= set(
@@ -296,7 +312,7 @@ def test_each_machine_is_named_with_what_was_measured_on_it(monkeypatch):
         ("epoch", "cpu (B)"), ("limit", "cpu (A)"), ("time-to-accuracy", "cpu (A)"))}
     said = command.text(kept).splitlines()
     assert said[::2] == ["Measured on cpu (B): epoch.", "Measured on cpu (A): time-to-accuracy, limit.",
-                         "There was no CUDA device to measure `epoch` and `time-to-accuracy` on."]
+                         "Not measured on a GPU: `epoch` and `time-to-accuracy`."]
 
 
 def test_a_gpus_figures_stand_beside_the_processors(monkeypatch):
@@ -359,3 +375,59 @@ def test_the_command_line_refuses_what_it_cannot_measure(arguments, profile, sai
     with pytest.raises(SystemExit) as ended:
         bench(*arguments)
     assert ended.value.code == 2 and said in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("case", pipelines.CASES)
+def test_a_batched_network_takes_the_steps_of_its_networks_one_by_one(case, mnist_root, monkeypatch):
+    """Without dropout, whose draws differ; plain gradient descent, which does not blow up rounding as Adam's signs do."""
+    monkeypatch.setattr(levers, "SEEDS", 2)
+    monkeypatch.setattr(levers, "adam", lambda parameters, fused: torch.optim.SGD(parameters, lr=0.01))
+    made, network = [], pipelines.network
+
+    def without_dropout(case, seed=0):
+        made.append(levers.replaced(network(case, seed), torch.nn.Dropout, lambda layer: torch.nn.Identity()))
+        return made[-1]
+
+    def batches(*arguments, **options):
+        return mh.loader.Loader(*arguments, shuffle=False)
+
+    monkeypatch.setattr(pipelines, "network", without_dropout)
+    monkeypatch.setattr(levers.mh, "Loader", batches, raising=False)
+    weights = levers.batched(case, count=2).weights
+    batch_size = pipelines.CASES[case][2]
+    for seed in range(2):
+        model = without_dropout(case, seed)
+        mh.train_epoch(model, mh.loader.Loader(pipelines.split(2 * batch_size), batch_size, shuffle=False),
+                       optimizer=torch.optim.SGD(model.parameters(), lr=0.01))
+        for name, value in model.named_parameters():
+            assert torch.allclose(weights[name][seed], value, atol=2e-5), name
+        moved = weights["linear.weight"][seed] - without_dropout(case, seed).linear.weight
+        assert moved.abs().max() > 2e-4, "far more than the tolerance"
+
+
+def test_dropout_from_bytes_drops_as_many_and_keeps_the_mean():
+    """Against the binomial distribution: a share of inputs within five standard errors; the mean of what is left."""
+    layer, inputs = levers.ByteDropout(0.25), torch.ones(400, 1_000)
+    torch.manual_seed(0)
+    outputs = layer(inputs)
+    dropped = (outputs == 0).double().mean().item()
+    assert abs(dropped - 0.25) < 5 * (0.25 * 0.75 / 400_000) ** 0.5
+    assert outputs.max().item() == pytest.approx(4 / 3)
+    assert not torch.equal(outputs[:200], outputs[200:])
+    assert torch.equal(layer.eval()(inputs), inputs)
+
+
+def test_levers_are_compared_with_the_lessons_step_round_by_round():
+    rounds = [{levers.AS_IT_IS: slow, "both": fast} for slow, fast in ((10, 5), (30, 10), (20, 5))]
+    (table,) = levers.tables({"iteration 5": rounds}).values()
+    assert table.rows == ["iteration 5", [levers.AS_IT_IS, "20.0 [10.0, 30.0]", "1.00x [1.00, 1.00]"],
+                          ["both", "5.0 [5.0, 10.0]", "3.00x [2.00, 4.00]"]]
+
+
+def test_every_lever_takes_steps(mnist_root, monkeypatch):
+    monkeypatch.setattr(levers, "STEPS", 2)
+    monkeypatch.setattr(levers.torch, "compile", lambda model: model)
+    monkeypatch.setattr(levers.torch, "set_num_threads", lambda threads: None)
+    (found,) = levers.measure("six convolutions", repeats=1)
+    assert set(found) == {*levers.LEVERS, *(f"without {name}" for name in levers.PARTS), levers.BATCHED}
+    assert all(milliseconds > 0 for milliseconds in found.values())

@@ -31,6 +31,12 @@ def test_a_row_becomes_a_network(tmp_path):
     assert network.floors["digits quick"] == 0.6 and network.budget is None and network.challenge == ""
 
 
+@pytest.mark.parametrize(("budget", "size"), [(99, "100 > 99"), (100, "100"), (None, "100")])
+def test_a_budget_that_is_exceeded_stands_beside_the_parameters(tmp_path, budget, size):
+    (network,) = read(tmp_path, ROW.replace("epochs = 2", f"epochs = 2\nbudget = {budget}" if budget else "epochs = 2"))
+    assert network.size == size
+
+
 @pytest.mark.parametrize(("old", "new", "said"), [
     ("epochs = 2", "epoch = 2", r"Mine: epochs is missing; Mine: epoch is unknown"),
     ('"digits quick"', '"digits fast"', "Mine: floors: digits quick is missing; Mine: floors: digits fast is unknown"),

@@ -15,7 +15,8 @@ from mnist_helpers.layers import count_parameters
     ("DoubleNorm", variants.no_norms, -2 * 2 * (16 + 32 + 64)),  # a scale and a shift a channel, twice a block
     ("DoubleNorm", variants.one_norm_a_block, -2 * (16 + 32 + 64)),
     ("DoubleNorm", variants.no_dropout, 0),
-    ("TwentyEpochs", variants.wide_convolutions, (9 - 1) * (16 * 8 + 32 * 28))])
+    ("TwentyEpochs", variants.wide_convolutions, (9 - 1) * (16 * 8 + 32 * 28)),
+    ("Under20K", variants.as_published, 0)])
 def test_one_thing_is_changed(network, change, difference):
     before = networks.network(network)
     model = variants.untrained(network, change)

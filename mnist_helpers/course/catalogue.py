@@ -33,6 +33,12 @@ class Network:
         return f"{self.notebook}.ipynb"
 
     @property
+    def size(self) -> str:
+        """Its parameters as tables show them, beside a budget that they exceed: ``"25,255 > 25,000"``."""
+        over = f" > {self.budget:,}" if self.budget and self.parameters > self.budget else ""
+        return f"{self.parameters:,}{over}"
+
+    @property
     def label(self) -> str:
         """What tables call it: ``"5 under 20k"`` of a lesson, the class of a challenge."""
         return f"{self.lesson} {self.title}" if self.lesson else self.name
