@@ -118,10 +118,14 @@ def say_threads(device) -> None:
 
 
 def traced(run: Run, batch_losses: list) -> Run:
-    """A run that ends after its first steps, whose losses are written for a comparison."""
+    """A run that ends after its first steps, whose losses are written for a comparison. Where its recorded weights are
+    kept it gets these: another training of the notebook may learn from this network."""
     run.batch_loss = batch_losses
     if folder := os.environ.get("MNIST_COLLECT"):
         checkpoint.write_trace(run, Path(folder))
+    kept = checkpoint.kept_folder() / f"{run.id}.safetensors"
+    if kept.is_file():
+        run.model.load_state_dict(checkpoint.read_kept(kept)["weights"])
     run.model.eval()
     return run
 

@@ -155,8 +155,8 @@ class Mean:
             finding(replace(self, mean=self.mean - goal), "more", 0)[0]]
 
     def __str__(self):
-        spread = f" ± {100 * self.std:.2f}" if self.n > 1 else ""
-        return f"{100 * self.mean:.2f}{spread} (n = {self.n})"
+        spread = f"standard deviation {100 * self.std:.2f}, " if self.n > 1 else ""
+        return f"{100 * self.mean:.2f} ({spread}n = {self.n})"
 
 
 def mean_over_seeds(values: Iterable[float], confidence: float = 0.95, images: float = 0.0) -> Mean:

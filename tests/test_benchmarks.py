@@ -233,7 +233,7 @@ def test_a_time_stands_beside_the_accuracy_that_was_recorded(monkeypatch):
     monkeypatch.setattr(records, "by_seed", lambda: {"SpeedRun": runs})
     timed = {"cpu": {"workers": 1, "published": [40.0], "ours": [{"seconds": 10.0, "val_accuracy": 0.994}]}}
     ((caption, table),) = time_to_accuracy.tables(timed).items()
-    assert "on cpu (Old) and cpu (New)" in caption and table.rows[1][4] == "99.10 ± 0.10 (n = 3)"
+    assert "on cpu (Old) and cpu (New)" in caption and table.rows[1][4] == "99.10 (standard deviation 0.10, n = 3)"
 
 
 def test_what_is_timed_is_the_recipe_of_the_notebook():

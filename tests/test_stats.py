@@ -116,7 +116,7 @@ def test_mean_over_seeds_is_scipys_interval():
     ours, theirs = mean_over_seeds(values), ttest_1samp(values, 0).confidence_interval(0.95)
     assert (ours.low, ours.high) == pytest.approx((theirs.low, theirs.high))
     assert ours.mean == pytest.approx(sum(values) / 5) and ours.std == pytest.approx(statistics.stdev(values))
-    assert str(ours) == "99.31 ± 0.07 (n = 5)"
+    assert str(ours) == "99.31 (standard deviation 0.07, n = 5)"
     assert math.isnan(mean_over_seeds([0.99]).std) and str(mean_over_seeds([0.99])) == "99.00 (n = 1)"
     with pytest.raises(ValueError, match="no values"):
         mean_over_seeds([])

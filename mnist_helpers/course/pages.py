@@ -151,8 +151,8 @@ def scoreboard(find):
     for network in catalogue.challenges():
         published = network.published
         rows.append([network.challenge * (network.challenge != before),
-                     f"[{network.name}](../notebooks/{network.notebook_file})", f"{network.parameters:,}",
-                     f"{network.epochs}", plus_minus(find, network.name),
+                     f"[{network.name}](../notebooks/{network.notebook_file})", network.size, f"{network.epochs}",
+                     plus_minus(find, network.name),
                      records.over_all(runs[network.name]).reached(tables.GOAL),
                      f"{100 * published['accuracy']:.2f}: {published['images']}" if published else ""])
         before = network.challenge

@@ -22,8 +22,8 @@ from .table import Code, Table
 MARK = "†"
 MARKED = f"{MARK} Not verified with the code as it stands now; python -m mnist_helpers verify compares."
 GOAL = 0.994  # test accuracy: what most challenges ask for
-MEANS = ("Accuracies in percent. Test: the mean over n seeds ± half the width of its 95 % interval, in which other "
-         "seeds and other test images count")
+MEANS = ("Accuracies in percent. Test: the mean over n seeds ± half the width of its 95 % interval, which covers "
+         "chance in the seeds and in the test images")
 SAME = "Same measure: ours, measured as the published figure was, on augmented training images."
 GAIN = "Gain: the mean difference from the lesson before, seed by seed, with its 95 % interval."
 NEW = "New run: a run under another seed falls in this range on these test images, with 95 % probability."
@@ -275,7 +275,13 @@ def scoreboard(*now: dict, notebook: str | None = None) -> Table:
                               *_over_seeds(runs, spread), ""]
                              for name, runs in own.items() for first in [next(iter(runs.values()))]]
     return Table(["network", "parameters", "epochs", "validation", "test (n)", "new run", "published"], rows,
-                 _note(rows, f"{MEANS}.", NEW, _how_published(shown)))
+                 _note(rows, f"{MEANS}.", NEW, _how_published(shown), _over_budget(shown)))
+
+
+def _over_budget(networks):
+    """Which networks have more parameters than their exercise allows."""
+    over = [f"{each.name} ({each.size})" for each in networks if each.budget and each.parameters > each.budget]
+    return f"Over its budget: {', '.join(over)}." if over else ""
 
 
 def _over_seeds(runs, spread):
