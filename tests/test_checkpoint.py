@@ -634,6 +634,15 @@ def test_what_is_collected_is_what_is_kept_and_a_trace_is_its_first_losses(recor
     assert checkpoint.TRACE_STEPS == 3
 
 
+def test_a_trace_ends_with_the_kept_weights_of_its_run(recorded, monkeypatch):
+    """A pupil's first losses depend on its teacher, of which the trace takes a few steps only."""
+    run, start = recorded
+    monkeypatch.setattr(checkpoint, "TRACE_STEPS", 3)
+    traced = start("trace")
+    assert same(traced.model, run.model) and not traced.model.training
+    assert not same(start("trace", lr=0.02).model, run.model), "nothing of that run is kept"
+
+
 def test_the_kept_files_of_the_course_are_what_they_were(recorded):
     """Those with a digest inside, and those with one beside them."""
     folder = data.project_root() / "results" / "kept"
