@@ -10,7 +10,6 @@ from mnist_helpers.course.tables import Table
 from . import busy, spread
 
 COMMAND = ["-m", "mnist_helpers", "run", "--profile", "quick"]  # the full job takes a third of an hour
-CONDITIONS = ("quiet", "beside a busy program")
 
 
 def seconds():
@@ -32,7 +31,7 @@ def run(repeats=5):
 
 def tables(measured):
     rows = []
-    for condition in CONDITIONS:
+    for condition in measured[0]:
         ratio = statistics.median(each[condition] / each["quiet"] for each in measured)
         rows.append([condition, spread([each[condition] for each in measured], ".0f"), f"{ratio:.2f}x"])
     return {f"All seven lessons, by `python {' '.join(COMMAND)}`, in {len(measured)} rounds:": Table(

@@ -11,7 +11,7 @@ from torch.func import functional_call, stack_module_state, vmap
 import mnist_helpers as mh
 from mnist_helpers.course.tables import Table
 
-from . import epoch, pipelines, spread
+from . import epoch, pipelines, spread, variants
 
 STEPS = 60  # timed; as many before them pay for start-up and compilation
 SEEDS = 5  # in one batched network
@@ -40,21 +40,22 @@ def replaced(model, kind, make):
 
 
 LAST = {"layout": torch.channels_last}
+BOTH = LAST | {"fused": True}
 #: ``{name: options of `steps`}``: the levers, then what a step would take without one of its parts.
 LEVERS = {
     AS_IT_IS: {},
     "channels last in memory": LAST,
     "Adam in one call": {"fused": True},
-    "both": LAST | {"fused": True},
-    "both, with torch.compile": LAST | {"fused": True, "compiled": True},
-    "both, dropout from bytes": LAST | {"fused": True, "change": lambda model: replaced(
+    "both": BOTH,
+    "both, with torch.compile": BOTH | {"compiled": True},
+    "both, dropout from bytes": BOTH | {"change": lambda model: replaced(
         model, nn.Dropout, lambda layer: ByteDropout(layer.p))},
-    "both, bfloat16": LAST | {"fused": True, "precision": torch.bfloat16},
+    "both, bfloat16": BOTH | {"precision": torch.bfloat16},
 }
 PARTS = {
     "augmentation": {"augmented": False},
-    "dropout": {"change": lambda model: replaced(model, nn.Dropout, lambda layer: nn.Identity())},
-    "batch norm": {"change": lambda model: replaced(model, nn.BatchNorm2d, lambda layer: nn.Identity())},
+    "dropout": {"change": variants.no_dropout},
+    "batch norm": {"change": variants.no_norms},
     "Adam, with plain SGD": {"optimizer": lambda parameters, fused: torch.optim.SGD(parameters, lr=1e-3)},
 }
 KINDS = {"dropout": nn.Dropout, "batch norm": nn.BatchNorm2d, "both, dropout from bytes": nn.Dropout}

@@ -355,7 +355,7 @@ def test_the_main_job_is_run_quiet_and_then_beside_a_busy_program(monkeypatch):
 
     monkeypatch.setattr(job.busy, "busy_program", busy_program)
     monkeypatch.setattr(job.subprocess, "run", lambda command, **options: ran.append(command[1:]))
-    assert list(job.run(repeats=1)[0]) == list(job.CONDITIONS)
+    assert list(job.run(repeats=1)[0]) == ["quiet", "beside a busy program"]
     assert ran == [job.COMMAND, "busy", job.COMMAND, "quiet"]
 
 

@@ -35,8 +35,11 @@ class Network:
     @property
     def size(self) -> str:
         """Its parameters as tables show them, beside a budget that they exceed: ``"25,255 > 25,000"``."""
-        over = f" > {self.budget:,}" if self.budget and self.parameters > self.budget else ""
-        return f"{self.parameters:,}{over}"
+        return f"{self.parameters:,}" + (f" > {self.budget:,}" if self.over_budget else "")
+
+    @property
+    def over_budget(self) -> bool:
+        return self.budget is not None and self.parameters > self.budget
 
     @property
     def label(self) -> str:

@@ -280,7 +280,7 @@ def scoreboard(*now: dict, notebook: str | None = None) -> Table:
 
 def _over_budget(networks):
     """Which networks have more parameters than their exercise allows."""
-    over = [f"{each.name} ({each.size})" for each in networks if each.budget and each.parameters > each.budget]
+    over = [f"{each.name} ({each.size})" for each in networks if each.over_budget]
     return f"Over its budget: {', '.join(over)}." if over else ""
 
 
