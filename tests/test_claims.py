@@ -36,6 +36,14 @@ def test_without_mistakes_images_count_as_those_of_one_run():
         assert estimate.images == pytest.approx(1e4 * share / 5_000)
 
 
+def test_a_gap_is_training_minus_validation_and_as_chancy_as_validation():
+    runs = {name: {seed: {"clean_train_accuracy": 0.995 + step, "val_accuracy": 0.99} for seed in range(5)}
+            for name, step in (("A", 0.002), ("B", 0.0))}
+    estimate = claims.measure({"a": "A", "b": "B", "measure": "gap of training and validation"}, runs)
+    assert (estimate.mean, estimate.std) == (pytest.approx(0.2), pytest.approx(0))
+    assert estimate.images == pytest.approx(1e4 * 2 * 0.99 * 0.01 / 5_000)
+
+
 def simulated(rng, truth, n=5, of_seeds=0.08, of_images=0.07):
     """An estimate of a known difference: one draw of images, which all seeds share, and one a seed."""
     images = rng.gauss(0, of_images)

@@ -24,8 +24,10 @@ EXERCISES = {0: ("DoubleNorm", "one epoch, under 25,000 parameters"), 1: ("TwoLi
              4: ("FinalMNISTNet", "six requirements")}
 KEYS = {"exercise", "claim", "rested", "comment", "link"}
 KINDS = {"test", "count", "refuted", "why", "needed"}
-MEASURES = {"test": "test_accuracy", "validation": "val_accuracy", "same measure": "augmented_train_accuracy"}
-IMAGES = {"test": 10_000, "validation": 5_000, "same measure": 55_000}
+MEASURES = {"test": "test_accuracy", "validation": "val_accuracy", "same measure": "augmented_train_accuracy",
+            "shifted by three pixels": "shifted_val_accuracy", "thicker digits": "thicker_val_accuracy",
+            "gap of training and validation": "clean_train_accuracy"}
+IMAGES = {"test": 10_000, "same measure": 55_000}  # all others: the 5,000 validation images
 SEEDS = 5  # the fewest that a verdict takes
 LADDER_SEEDS = 10  # planned for every rung of the ladder
 
@@ -85,22 +87,30 @@ def measure(test: dict, runs: dict) -> Mean | None:
     """The `Mean` of a row's ``test``, in points; None where the runs ``{name: {seed: record}}`` do not suffice.
 
     Of test accuracies the records know which images each run reads. Of the others they do not: there new images count
-    by the binomial variance of one run, as if runs had no mistakes in common.
+    by the binomial variance of one run, as if runs had no mistakes in common. Of the gap between the accuracies on
+    training images as they are and on validation images, the latter's variance counts: they are eleven times fewer.
     """
-    key, images, b = MEASURES[test["measure"]], IMAGES[test["measure"]], test["b"]
+    measured, b = test["measure"], test["b"]
+    key, images, gap = MEASURES[measured], IMAGES.get(measured, 5_000), measured.startswith("gap")
     of_a, of_b = ({seed: run for seed, run in runs.get(name, {}).items() if run.get(key) is not None}
                   for name in (test["a"], b))
     seeds = sorted(set(of_a) & set(of_b)) if isinstance(b, str) else sorted(of_a)
-    if len(seeds) < (LADDER_SEEDS if test["a"].split()[0] in ("up", "down") else SEEDS):
+    if len(seeds) < _fewest(test):
         return None
-    if test["measure"] == "test":
+    if measured == "test":
         found = records.over_all(of_a, of_b if isinstance(b, str) else None)
     else:
-        sides = [[each[seed][key] for seed in seeds] for each in ((of_a, of_b) if isinstance(b, str) else (of_a,))]
-        share = sum(value * (1 - value) for side in sides for value in side) / len(seeds) / images
-        found = mean_over_seeds([side[0] - sum(side[1:]) for side in zip(*sides, strict=True)], images=share)
+        sides = [[each[seed] for seed in seeds] for each in ((of_a, of_b) if isinstance(b, str) else (of_a,))]
+        drawn = [run["val_accuracy" if gap else key] for side in sides for run in side]  # of new images
+        share = sum(value * (1 - value) for value in drawn) / len(seeds) / images
+        values = [[run[key] - gap * run["val_accuracy"] for run in side] for side in sides]
+        found = mean_over_seeds([side[0] - sum(side[1:]) for side in zip(*values, strict=True)], images=share)
     shift = 0 if isinstance(b, str) else b
     return replace(found, mean=100 * found.mean - shift, std=100 * found.std, images=1e4 * found.images)
+
+
+def _fewest(test):
+    return LADDER_SEEDS if test["a"].split()[0] in ("up", "down") else SEEDS
 
 
 def _falls(run):
@@ -154,7 +164,7 @@ def verdicts() -> list[Verdict]:
         elif "why" in row:
             found.append(Verdict(row, UNTESTABLE, row["why"]))
         else:
-            needed = row.get("needed", f"{LADDER_SEEDS} seeds with and without" if "test" in row else "")
+            needed = row["needed"] if "needed" in row else f"{_fewest(row['test'])} seeds of each"
             found.append(Verdict(row, UNMEASURED, f"It takes: {needed}."))
     return found
 
