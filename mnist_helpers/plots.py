@@ -148,6 +148,42 @@ def curves(run, title="Training and validation", before=None):
     return _told(figure, _words_of_curves(history, earlier, name_before))
 
 
+def bands(panels, title, source="MNIST"):
+    """Accuracy after each epoch: a panel for each ``{name: (ours, published)}``. ``ours`` are lists of accuracies, one
+    a run, drawn as the band from the lowest to the highest; a published log is one list, with rings where it is
+    outside of the band.
+
+    From four epochs on, the axes leave out the first epoch, which would flatten all others.
+    """
+    figure, (axes,) = _figure(title, source, 1, len(panels), size=(8, 3))
+    text = title + "."
+    for axis, (name, (ours, published)) in zip(axes, panels.items(), strict=True):
+        epochs = range(1, len(published) + 1)
+        low, high = ([100 * end(values) for values in zip(*ours, strict=True)] for end in (min, max))
+        theirs = [100 * value for value in published]
+        if len(ours) > 1:
+            axis.fill_between(epochs, low, high, color=BLUE, alpha=0.3, linewidth=0,
+                              label=f"ours, lowest to highest of {len(ours)} runs")
+        else:
+            axis.plot(epochs, low, color=BLUE, linewidth=1.5, label="ours, one run")
+        axis.plot(epochs, theirs, color=ORANGE, marker=".", linewidth=1, label="published, one run")
+        if len(ours) > 1:
+            outside = [epoch for epoch, *ends, value in zip(epochs, low, high, theirs, strict=True)
+                       if not ends[0] <= value <= ends[1]]
+            axis.plot(outside, [theirs[epoch - 1] for epoch in outside], "o", color="none", markeredgecolor=ORANGE,
+                      markersize=9)
+            text += (f" {name[:1].upper() + name[1:]}: the published log is outside of the band of our {len(ours)} "
+                     f"runs in {len(outside)} of {len(epochs)} epochs.")
+        text += f" It ends at {theirs[-1]:.2f} %, ours at {low[-1]:.2f} to {high[-1]:.2f} %."
+        if len(epochs) >= 4:
+            axis.set_ylim(min(low[1:] + theirs[1:]) - 0.1, max(high + theirs) + 0.1)
+        axis.set(title=name, xlabel="epoch", ylabel="accuracy (%)")
+        axis.xaxis.get_major_locator().set_params(integer=True)
+        axis.grid(alpha=0.25)
+        axis.legend(frameon=False, loc="lower right", fontsize=8)
+    return _told(figure, text)
+
+
 def _drops(rates):
     """``(epoch, old, new)`` where a learning rate falls to half or less; of a rate that changes all the time, none."""
     if len(set(rates)) > 4:

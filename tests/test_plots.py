@@ -304,6 +304,20 @@ def test_curves_show_the_drop_of_the_rate_and_the_lesson_before(split):
     assert not plots.curves(run, before=run).axes[0].texts
 
 
+def test_a_published_log_lies_over_the_band_of_our_runs():
+    ours = [[0.5, 0.97, 0.98, 0.99], [0.6, 0.96, 0.99, 0.98], [0.4, 0.965, 0.985, 0.985]]
+    figure = plots.bands({"test": (ours, [0.55, 0.95, 0.985, 0.995]), "training": (ours[:1], ours[1])}, "A log")
+    test, training = figure.axes
+    low_and_high = test.collections[0].get_paths()[0].vertices[:, 1]
+    assert sorted({round(value, 6) for value in low_and_high}) == [40, 60, 96, 97, 98, 99]
+    published, rings = test.get_lines()
+    assert published.get_ydata() == pytest.approx([55, 95, 98.5, 99.5])
+    assert list(rings.get_xdata()) == [2, 4] and rings.get_ydata() == pytest.approx([95, 99.5])
+    assert 94 < test.get_ylim()[0] < 95 and not training.collections
+    assert "outside of the band of our 3 runs in 2 of 4 epochs" in figure.alt
+    assert "ends at 99.50 %, ours at 98.00 to 99.00 %" in figure.alt
+
+
 def test_noisy_losses_are_smoothed_over_the_raw_ones(split):
     run = trained(split)
     run.batch_loss = [float(step % 2) for step in range(200)]

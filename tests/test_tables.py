@@ -273,3 +273,13 @@ def test_trials_are_grouped_by_configuration(tmp_path, monkeypatch):
     assert chosen.rows == [["rate", "100", "3", "2", "98.50 %"]]
     with pytest.raises(ValueError, match="'depth'"):
         tables.trials("mine", "rate", "depth")
+
+
+def test_a_published_log_names_the_epochs_outside_of_our_runs(monkeypatch):
+    runs = {seed: {"val_curve": curve} for seed, curve in enumerate([[0.5, 0.97, 0.98], [0.6, 0.96, 0.99]])}
+    network = catalogue.Network("Net", "05_under_20k", 1, 3, {}, published={"log": [0.55, 0.95, 0.94]})
+    monkeypatch.setattr(records, "by_seed", lambda: {"Net": runs})
+    monkeypatch.setattr(catalogue, "network", lambda name: network)
+    table = tables.published_log("Net")
+    assert table.rows == [["2", "95.00 %", "96.00 to 97.00 %"], ["3", "94.00 %", "98.00 to 99.00 %"]]
+    assert "2 of 3 epochs" in table.note and "highest of 3 in 2.0 of them" in table.note and "falls 1 time" in table.note

@@ -9,7 +9,9 @@ FILE = Path(__file__).with_name("catalogue.toml")
 NEEDED = {"name", "notebook", "parameters", "epochs", "floors"}
 FLOORS = {"mnist full", "mnist quick", "digits full", "digits quick"}
 PUBLISHED = {"accuracy", "images", "source"}
-MORE = {"note", "file", "commit"}  # of a published figure, where there is more to say
+# Of a published figure, where there is more to say; its logs have the accuracy after each epoch, on its ``images`` and
+# while learning.
+MORE = {"note", "file", "commit", "log", "train_log"}
 
 
 @dataclass(frozen=True)

@@ -13,7 +13,7 @@ import sys
 from pathlib import Path
 
 from .. import files
-from ..checkpoint import TRACE_STEPS, stamps
+from ..checkpoint import TRACE_STEPS, kept_folder, read_kept, stamps
 from ..data import project_root
 from ..stats import Mean, over_seeds_and_images
 from . import catalogue
@@ -267,6 +267,12 @@ def shown(network: catalogue.Network, runs: dict[int, dict]) -> dict[int, dict]:
     fresh = {seed: run for seed, run in runs.items() if seed >= FIRST_FRESH}
     complete = len(fresh) >= network.fresh_seeds
     return fresh if complete else {seed: run for seed, run in runs.items() if seed not in fresh}
+
+
+def histories(name: str) -> dict[int, dict]:
+    """The histories of a network's runs by seed, of those runs in `by_seed` that are kept for replays."""
+    files = {seed: kept_folder() / f"{run['id']}.safetensors" for seed, run in by_seed().get(name, {}).items()}
+    return {seed: read_kept(path)["history"] for seed, path in files.items() if path.is_file()}
 
 
 # ---------------------------------------------------------------- seeds and images

@@ -1,5 +1,6 @@
 """The tables made of the records: narrow ones in the lessons, the scoreboard of the challenges, and the trials."""
 
+import itertools
 import json
 from pathlib import Path
 from statistics import fmean
@@ -276,6 +277,21 @@ def scoreboard(*now: dict, notebook: str | None = None) -> Table:
                              for name, runs in own.items() for first in [next(iter(runs.values()))]]
     return Table(["network", "parameters", "epochs", "validation", "test (n)", "new run", "published"], rows,
                  _note(rows, f"{MEANS}.", NEW, _how_published(shown), _over_budget(shown)))
+
+
+def published_log(name: str) -> Table:
+    """The epochs whose published accuracy is outside of the validation accuracies of our runs of a network."""
+    log = catalogue.network(name).published["log"]
+    runs = [run["val_curve"] for run in records.by_seed()[name].values()]
+    rows, falls = [], sum(after < before for before, after in itertools.pairwise(log))
+    for epoch, (value, ours) in enumerate(zip(log, zip(*runs, strict=True), strict=True), start=1):
+        if not min(ours) <= value <= max(ours):
+            rows.append([str(epoch), percent(value), f"{points(min(ours))} to {percent(max(ours))}"])
+    expected = f"{2 * len(log) / (len(runs) + 1):.1f}"
+    return Table(["epoch", "published", f"ours, {len(runs)} runs"], rows,
+                 f"{len(rows)} of {len(log)} epochs are outside. A run of the same recipe would be the lowest or the "
+                 f"highest of {len(runs) + 1} in {expected} of them. The published accuracy falls {falls} "
+                 f"time{'s' * (falls != 1)}.")
 
 
 def _over_budget(networks):
