@@ -86,6 +86,14 @@ def parser() -> argparse.ArgumentParser:
     collect = command("collect", collect_runs, "draw the test accuracies that a class handed in as a histogram of "
                       "seeds (seconds)")
     collect.add_argument("folder", metavar="FOLDER")
+    translate = command("translate", translate_notebooks, "copy notebooks to notebooks/lang/LANGUAGE/, to be "
+                        "translated there, or bring the copies up to date: what is translated stays, and what is stale "
+                        "is listed (seconds)")
+    translate.add_argument("language", metavar="LANGUAGE", help="its code, such as de")
+    translate.add_argument("notebooks", nargs="*", metavar="NOTEBOOK", help=f"{EXAMPLE}; by default all that "
+                           "are there")
+    translate.add_argument("--done", nargs="+", default=(), metavar="CELL", help="these stale cells of the notebook "
+                           "are translated anew")
     publish = command("publish", publish_copies, "commit copies with the course's address, for Colab, to the branch "
                       "published (seconds)")
     publish.add_argument("repository", metavar="OWNER/NAME", nargs="?", help="or its https or ssh address; by default "
@@ -348,6 +356,14 @@ def write_slides(options) -> int:
     for path in notebooks.find(options.notebooks):
         target = Path(options.to) / f"{path.stem}.slides.html"
         print(slides.write(path, target, options.reveal or slides.CDN))
+    return 0
+
+
+def translate_notebooks(options) -> int:
+    from .course.translate import translate
+
+    for line in translate(options.language, options.notebooks, options.done):
+        print(line)
     return 0
 
 

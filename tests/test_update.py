@@ -147,6 +147,33 @@ def test_a_new_file_of_the_course_does_not_replace_a_learners_of_the_same_name(p
     assert aside.read_bytes() == mine
 
 
+@pytest.mark.parametrize("pushed", [False, True], ids=["committed", "in a fork of their own"])
+def test_a_teachers_lessons_and_translations_stay(places, tmp_path, pushed):
+    """Also where nothing else is in their folders, which git then removes."""
+    course, teacher = places
+    names = "notebooks/own/01b_mine.ipynb", "notebooks/lang/de/01_a.ipynb"
+    for name in names:
+        write(teacher / name, "mine = 1")
+    commit(teacher)
+    if pushed:
+        git(tmp_path, "clone", "--quiet", "--bare", "learner", "fork.git")
+        git(teacher, "remote", "rename", "origin", "upstream")
+        git(teacher, "remote", "add", "origin", str(tmp_path / "fork.git"))
+        git(teacher, "push", "--quiet", "--set-upstream", "origin", "main")
+    kept = {name: (teacher / name).read_bytes() for name in names}
+    change_course(course)
+    if pushed:  # they take in the course's changes, and another machine of theirs is brought up to date
+        git(teacher, "pull", "--quiet", "--no-rebase", "--no-edit", "upstream", "main")
+        assert update.update(teacher) == ["nothing new"]
+        git(teacher, "push", "--quiet")
+        git(tmp_path, "clone", "--quiet", "fork.git", "elsewhere")
+        teacher = tmp_path / "elsewhere"
+        git(teacher, "reset", "--quiet", "--hard", "HEAD^")
+    update.update(teacher)
+    assert {name: (teacher / name).read_bytes() for name in names} == kept
+    assert (teacher / FIRST).read_bytes() == (course / FIRST).read_bytes()
+
+
 def test_what_cannot_be_updated_is_said_and_nothing_changes(places, monkeypatch, capsys, tmp_path):
     course, learner = places
     change_course(course)

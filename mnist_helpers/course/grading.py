@@ -44,7 +44,8 @@ def submissions(folder: Path) -> list[tuple[Path, object, dict]]:
 
     Raises `FileNotFoundError` if there is none.
     """
-    found, others, known = [], [], {notebooks.name_of(path): path for path in notebooks.every()}
+    found, others = [], []
+    known = {notebooks.name_of(path): path for path in [*notebooks.every(), *notebooks.own()]}
     for path in sorted(Path(folder).rglob("*.ipynb")):
         if ".ipynb_checkpoints" in path.parts:
             continue

@@ -27,6 +27,7 @@ COPY = re.compile(r"( - Copy( \(\d+\))?|-Copy\d+| ?\(\d+\)| \(copy[^)]*\)| copy(
 KEEP_FREED_MEMORY = {"MALLOC_MMAP_THRESHOLD_": str(32 * 2**20), "MALLOC_TRIM_THRESHOLD_": str(2**31 - 1)}
 COMMENT = re.compile(r"<!--.*?-->", re.DOTALL)  # such as the marks of figures, which only who writes pages needs
 BAR = re.compile(r"epoch (\d+)/(\d+)\s+(\d+)%\|[^|]*\|([^\r\n]*)")  # as `fit` draws it
+OWN, LANG = "own", "lang"  # below `folder`: a teacher's own lessons, and translations, a folder for each language
 LONGEST_SOCKET = 90  # characters of a path that a local socket may have, with room for a suffix (macOS: 103)
 
 
@@ -64,6 +65,26 @@ def name_of(path: Path) -> str:
     return (path.relative_to(root) if path.is_relative_to(root) else Path(path.name)).with_suffix("").as_posix()
 
 
+def apart(path: Path) -> bool:
+    """Whether a notebook is none of the course's, but a teacher's own lesson, a translation, or one's solutions."""
+    return bool({OWN, LANG} & set(Path(name_of(path)).parent.parts[:2]))
+
+
+def own() -> list[Path]:
+    """The paths of a teacher's own lessons."""
+    return _all_in(folder() / OWN)
+
+
+def translations(language: str) -> list[Path]:
+    """The paths of the notebooks that are translated, or begun, in a language: ``"de"``."""
+    return _all_in(folder() / LANG / language)
+
+
+def _all_in(place):
+    return sorted(path for path in place.rglob("*.ipynb")
+                  if ".ipynb_checkpoints" not in path.parts and not COPY.search(path.stem))
+
+
 def lessons() -> list[Path]:
     """The paths of the seven lessons, in order."""
     return [folder() / network.notebook_file for network in catalogue.lessons()]
@@ -71,17 +92,18 @@ def lessons() -> list[Path]:
 
 def every() -> list[Path]:
     """The paths of the course's notebooks, in order: those of the catalogue, and those with outputs that the course
-    stored. Solutions, a learner's own, copies, and what Jupyter keeps as checkpoints do not count."""
+    stored. Solutions, a learner's own, copies, those that are `apart`, and what Jupyter keeps as checkpoints do not
+    count."""
     listed = {folder() / network.notebook_file for network in catalogue.networks()}
     found = (path for path in folder().rglob("*.ipynb")
-             if ".ipynb_checkpoints" not in path.parts and solutions() not in path.parents)
+             if ".ipynb_checkpoints" not in path.parts and solutions() not in path.parents and not apart(path))
     return sorted(path for path in found
                   if path in listed or (not COPY.search(path.stem) and "mnist_helpers" in read(path).metadata))
 
 
 def find(names=()) -> list[Path]:
-    """The paths of the notebooks called ``names`` (``01_baseline``, ``challenges/one_epoch.ipynb``, ``one_epoch``, or
-    any path), each once; by default the lessons.
+    """The paths of the notebooks called ``names`` (``01_baseline``, ``challenges/one_epoch.ipynb``, ``one_epoch``, a
+    lesson in ``own/``, or any path), each once; by default the lessons.
 
     Raises `FileNotFoundError` naming the first that does not exist, and those that it may have meant.
     """
@@ -90,10 +112,11 @@ def find(names=()) -> list[Path]:
 
 
 def _find(name):
-    for path in (Path(name), folder() / name, folder() / f"{name}.ipynb", folder() / "challenges" / f"{name}.ipynb"):
+    places = (folder(), folder() / "challenges", folder() / OWN)
+    for path in (Path(name), folder() / name, *(place / f"{name}.ipynb" for place in places)):
         if path.suffix == ".ipynb" and path.is_file():
             return path.resolve()
-    known = [name_of(path) for path in every()]
+    known = [name_of(path) for path in [*every(), *own()]]
     near = difflib.get_close_matches(name.removesuffix(".ipynb"), known, n=1, cutoff=0.5)
     meant = f"did you mean {near[0]}?" if near else f"there are: {', '.join(known) or 'none'}"
     raise FileNotFoundError(f"there is no notebook {name!r}; {meant}")
@@ -410,12 +433,13 @@ def keep(execution: Execution) -> None:
 
 def keep_experiments(execution: Execution) -> None:
     """Keep what the experiments of an execution trained, so that the next one replays it. Runs that were recorded are
-    for `keep`; what no cell tagged ``recipe`` or ``experiment`` trained is trained anew each time."""
+    for `keep`; what no cell tagged ``recipe`` or ``experiment`` trained, or a notebook that is `apart`, is trained anew
+    each time."""
     from .. import checkpoint, files
     from . import stamps
 
     notebook = parse(execution.notebook)
-    if not tagged(notebook, "recipe", "experiment"):
+    if not tagged(notebook, "recipe", "experiment") or apart(execution.path):
         return
     recorded = {record["id"] for record in execution.records} | _up_to_date()
     recipe = _recipe_digest(notebook)

@@ -42,7 +42,8 @@ def place(path: Path, root: Path) -> Path | None:
         return Path(MOVED[name])
     if path.parent == root / "site" and path.suffix == ".md":
         return Path(path.name)
-    if path.suffix == ".png" or (path.suffix == ".ipynb" and path.is_relative_to(root / "notebooks")):
+    if path.suffix == ".png" or (path.suffix == ".ipynb" and path.is_relative_to(root / "notebooks")
+                                  and not notebooks.apart(path)):
         return Path(name.removeprefix("site/"))
     return None
 
@@ -102,7 +103,7 @@ def write_sources(folder: Path, root: Path) -> int:
     """Write into ``folder`` what Sphinx reads; return the number of pages."""
     pages = [*sorted((root / "site").glob("*.md")), *(root / name for name in MOVED if name.endswith(".md")
                                                       and name != "README.md"), *notebooks.every(),
-             *sorted(notebooks.solutions().rglob("*.ipynb"))]
+             *sorted(path for path in notebooks.solutions().rglob("*.ipynb") if not notebooks.apart(path))]
     for source in pages:
         target = place(source, root)
         (folder / target).parent.mkdir(parents=True, exist_ok=True)

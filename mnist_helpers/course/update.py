@@ -41,6 +41,7 @@ def update(root: Path) -> list[str]:
         if path in theirs | unmerged:
             said.append(f"put aside: {path} is in {copies.FOLDER}/{name}/")
         else:
+            (root / path).parent.mkdir(parents=True, exist_ok=True)  # git removed it, if nothing else was there
             shutil.copy2(folder / path, root / path)
             (folder / path).unlink()
     _remove_empty(folder)
