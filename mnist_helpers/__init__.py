@@ -18,6 +18,7 @@ if TYPE_CHECKING:  # what `__getattr__` finds, for editors and type checkers
         Elastic as Elastic, Rotation as Rotation, Scale as Scale, Translation as Translation)
     from .course.answers import (
         check_answers as check_answers, count_weights as count_weights, variables_after as variables_after)
+    from .course.draw import drawings as drawings
     from .course.grading import hand_in as hand_in
     from .course.ideas import ideas as ideas, recipe_of as recipe_of, test_idea as test_idea
     from .course.networks import network as network
@@ -39,6 +40,7 @@ ROOMS = ("augment", "checkpoint", "cpu", "data", "device", "loader", "optim", "p
 SHOWN = {
     "augment": ("Augment", "Brightness", "CenterCropResize", "Contrast", "Elastic", "Rotation", "Scale", "Translation"),
     "course.answers": ("check_answers", "count_weights", "variables_after"),
+    "course.draw": ("drawings",),
     "course.grading": ("hand_in",),
     "course.ideas": ("ideas", "recipe_of", "test_idea"),
     "course.networks": ("network",),

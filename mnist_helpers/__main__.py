@@ -64,6 +64,13 @@ def parser() -> argparse.ArgumentParser:
             "can follow")
     command("update", update_course, "bring the course up to date; what you changed in its files is put aside, and "
             "nothing is lost (seconds)")
+    gift = command("gift", give_network, "write a notebook with a network and its weights for a friend, which needs "
+                   "torch, numpy and matplotlib and nothing of the course (seconds)")
+    gift.add_argument("notebook", metavar="NOTEBOOK", help=f"that defines the network, {EXAMPLE}; or a path")
+    gift.add_argument("--network", metavar="CLASS", help="(default: the lesson's, or the idea's)")
+    gift.add_argument("--idea", type=int, metavar="N", help="with the weights of this idea of mh.ideas()")
+    gift.add_argument("--weights", metavar="FILE", help="with these: a state_dict of torch.save or safetensors")
+    gift.add_argument("--to", metavar="FILE", help="(default: the network's name, in this folder)")
     slides = command("slides", write_slides, "write a deck of slides of each notebook: question, finding, figures, "
                      "result box (seconds)", LESSONS)
     slides.add_argument("--to", default=".", metavar="FOLDER", help="(default: this folder)")
@@ -347,6 +354,14 @@ def collect_runs(options) -> int:
 
     for path, line in grading.collect(options.folder).items():
         print(f"{line}\n{path}")
+    return 0
+
+
+def give_network(options) -> int:
+    from .course import gift, notebooks
+
+    print(gift.write(notebooks.find([options.notebook])[0], options.to, network=options.network, number=options.idea,
+                     weights=options.weights))
     return 0
 
 

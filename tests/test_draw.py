@@ -4,6 +4,7 @@ import base64
 import io
 import json
 import math
+import subprocess
 import time
 
 import nbformat
@@ -14,7 +15,7 @@ from PIL import Image
 from torch import nn
 
 import mnist_helpers as mh
-from mnist_helpers import checkpoint
+from mnist_helpers import checkpoint, data
 from mnist_helpers.course import draw, notebooks, pieces, records
 
 DRAWINGS = draw.stored()
@@ -228,6 +229,83 @@ def test_without_a_kernel_a_picture_stands_for_the_canvas(models):
     assert base64.b64decode(data["image/png"]).startswith(b"\x89PNG")
     kept = notebooks.as_seen(nbformat.v4.new_output("display_data", data, metadata=metadata))
     assert "application/vnd.jupyter.widget-view+json" not in kept.data and "image/png" in kept.data
+
+
+# ---------------------------------------------------------------- kept drawings
+
+
+@pytest.fixture
+def own(tmp_path, monkeypatch):
+    """The file of kept drawings, not there yet."""
+    monkeypatch.setenv("MNIST_IDEAS", str(tmp_path))
+    monkeypatch.delenv("MNIST_COLLECT", raising=False)
+    return tmp_path / "drawings.jsonl"
+
+
+def test_kept_drawings_come_back_as_a_split_to_train_on(own, models):
+    assert len(mh.drawings()) == 0 and mh.drawings().images.shape == (0, 1, 28, 28)
+    canvas = draw.Canvas(models)
+    for name in ("3", "9"):
+        canvas._do({"keep": int(name), "strokes": DRAWINGS[name]})
+    assert canvas.kept == {"said": "Kept as 9: 2 drawings in drawings.jsonl.", "done": "keep"}
+    kept = mh.drawings()
+    assert kept.labels.tolist() == [3, 9] and kept.labels.dtype == torch.int64
+    assert torch.equal(kept.images, torch.cat([draw.prepare(DRAWINGS[name]) for name in ("3", "9")]))
+    assert torch.equal(mh.drawings(own).images, kept.images)
+    model = next(iter(models.values()))
+    before = mh.evaluate(model, kept).loss
+    run = mh.fit(model, kept, None, epochs=2, optimizer=torch.optim.SGD(model.parameters(), lr=0.01))
+    assert mh.evaluate(run.model, kept).loss < before
+
+
+def test_what_was_kept_last_is_taken_back_once(own, models):
+    canvas = draw.Canvas(models, DRAWINGS["3"])
+    canvas.keep(3)
+    canvas.keep(8)
+    for _ in range(2):
+        canvas._do({"undo": True})
+    assert mh.drawings().labels.tolist() == [3]
+    assert canvas.kept == {"said": "Taken back: 1 drawing in drawings.jsonl.", "done": "undo"}
+
+
+def test_nothing_is_kept_of_nothing_drawn_nor_under_another_label(own, models):
+    canvas = draw.Canvas(models)
+    canvas._do({"keep": 3, "strokes": []})
+    assert canvas.kept["said"].startswith("Not done: nothing is drawn.") and not canvas.kept["done"]
+    for label in (10, -1, "3", None):
+        with pytest.raises(ValueError, match="0 to 9"):
+            draw.keep(draw.prepare(DRAWINGS["3"]), label)
+    assert not own.exists()
+
+
+def test_where_nothing_can_be_written_the_canvas_says_so(own, models):
+    own.mkdir()
+    canvas = draw.Canvas(models)
+    canvas._do({"keep": 3, "strokes": DRAWINGS["3"]})
+    assert canvas.kept["said"].startswith("Not done: ") and not canvas.kept["done"]
+
+
+def test_damaged_drawings_are_named_and_the_others_stay(own, capsys):
+    draw.keep(draw.prepare(DRAWINGS["3"]), 3)
+    good = json.loads(own.read_text(encoding="utf-8"))
+    wrong = [good | {"label": 12}, good | {"label": True}, good | {"image": good["image"][:-8]}, good | {"image": "?"},
+             good | {"image": 5}]
+    with own.open("a", encoding="utf-8") as file:
+        file.write("".join(f"{json.dumps(each)}\n" for each in wrong) + '{"label": 4, "image": "AA')
+    assert mh.drawings().labels.tolist() == [3]
+    said = capsys.readouterr().err
+    assert "left out line 7, which is no complete record" in said and "left out 5 whose image or label is damaged" in said
+    draw.keep(draw.prepare(DRAWINGS["7"]), 7)
+    assert mh.drawings().labels.tolist() == [3, 7], "a torn line takes no other with it"
+    with pytest.raises(FileNotFoundError, match="no file"):
+        mh.drawings(own.with_name("none.jsonl"))
+
+
+def test_git_ignores_kept_drawings():
+    done = subprocess.run(["git", "check-ignore", "results/drawings.jsonl"], cwd=data.project_root(), capture_output=True)
+    if done.returncode == 128:
+        pytest.skip("no git repository here")
+    assert done.returncode == 0
 
 
 # ---------------------------------------------------------------- with the course's networks

@@ -261,3 +261,13 @@ def test_own_networks_come_last_on_the_scoreboard_and_the_frontier():
     entries = tables.entries(*own, quick)
     assert list(entries)[-1] == "yours: Mine" and sorted(entries["yours: Mine"]) == [0, 1]
     assert "yours" not in tables.scoreboard().rows
+
+
+def test_an_edited_network_of_the_catalogue_is_the_readers_own():
+    """It has the name that the lesson gave it, and is another."""
+    edited = [of("OneEpoch", seed, 9_900) | {"parameters": 20_000} for seed in range(2)]
+    table = tables.scoreboard(*edited)
+    assert [row[:2] for row in table.rows[table.rows.index("yours") + 1 :]] == [["OneEpoch", "20,000"]]
+    assert sorted(tables.entries(*edited)["yours: OneEpoch"]) == [0, 1]
+    unedited = tables.scoreboard(of("OneEpoch"))
+    assert "yours" not in unedited.rows and any(row[0] == "this run" for row in unedited.rows)

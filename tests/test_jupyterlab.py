@@ -12,6 +12,7 @@ import urllib.request
 import nbformat
 import pytest
 
+import mnist_helpers as mh
 from mnist_helpers.course import notebooks
 
 SHOWN = ["01_baseline", "05_under_20k", "draw_a_digit"]
@@ -24,7 +25,7 @@ NUMBERED = """() => {
 
 
 @pytest.fixture
-def lab(browser, tmp_path):  # the browser first: where there is none, nothing is served
+def lab(browser, tmp_path, monkeypatch):  # the browser first: where there is none, nothing is served
     """The address of a JupyterLab that serves `SHOWN`, without their outputs, in the quick profile."""
     for name in SHOWN:
         notebook = nbformat.read(notebooks.folder() / f"{name}.ipynb", as_version=4)
@@ -32,6 +33,7 @@ def lab(browser, tmp_path):  # the browser first: where there is none, nothing i
             if cell.cell_type == "code":
                 cell.outputs, cell.execution_count = [], None
         nbformat.write(notebook, tmp_path / f"{name}.ipynb")
+    monkeypatch.setenv("MNIST_IDEAS", str(tmp_path / "own"))
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
@@ -102,7 +104,8 @@ def test_a_lesson_runs_in_jupyterlab(browser, lab, tmp_path, name, said, figures
     assert (tmp_path / "lesson.png").stat().st_size > 100_000
 
 
-def test_a_digit_drawn_with_the_mouse_is_read(browser, lab, tmp_path):
+def test_a_digit_drawn_with_the_mouse_is_read_and_kept(browser, lab, tmp_path):
+    """The page's keys and buttons are the canvas's: JupyterLab would make a heading of a cell at a digit."""
     one, seven = [(150, 60), (140, 130), (130, 220)], [(80, 70), (190, 65), (160, 140), (140, 225)]
     with run_all(browser, lab, "draw_a_digit") as page:
         canvas = page.get_by_label("Draw a digit here")
@@ -122,3 +125,15 @@ def test_a_digit_drawn_with_the_mouse_is_read(browser, lab, tmp_path):
             assert answers.all_inner_texts().count(digit) >= 5, answers.all_inner_texts()
             page.locator(".draw").screenshot(path=tmp_path / f"{digit}.png")
             assert (tmp_path / f"{digit}.png").stat().st_size > 5_000
+        cells = page.locator(".jp-Cell").count()
+        page.keyboard.press("7")
+        page.wait_for_function("() => document.querySelector('.draw-said').textContent.startsWith('Kept as 7')")
+        page.wait_for_function("() => !document.querySelector('.draw-digit').textContent")
+        for key in ("Space", "ArrowDown", "PageDown", "Space"):
+            page.keyboard.press(key)
+        page.wait_for_function("() => document.querySelector('.draw-digit').textContent")
+        page.get_by_role("button", name="Keep as 1").focus()
+        page.keyboard.press("Enter")
+        page.wait_for_function("() => document.querySelector('.draw-said').textContent.startsWith('Kept as 1')")
+        assert page.locator(".jp-Cell").count() == cells and not page.locator(".jp-mod-editMode .cm-focused").count()
+        assert mh.drawings().labels.tolist() == [7, 1]

@@ -203,6 +203,20 @@ def test_the_networks_have_their_parameters(network, capsys):
     assert f"Total params: {network.parameters:,}" in said and "torchsummary counts" not in said
 
 
+@each_lesson
+def test_an_edited_network_is_said_to_be_the_readers_own(path, capsys):
+    """Instead of an assertion that stops the lesson."""
+    cells = [cell for cell in code(path) if cell.source.startswith("import torch") or "(nn.Module)" in cell.source or (
+        "This is your network now" in cell.source)]
+    notebooks.run_cells(cells, path.name, seed=0)
+    assert "your network" not in capsys.readouterr().out
+    for cell in cells:
+        cell.source = re.sub(r"(self\.conv1 = nn\.Conv2d\(1, \d+), 3, padding=1", r"\1, 5, padding=2", cell.source)
+    notebooks.run_cells(cells, path.name, seed=0)
+    (network,) = networks_of(path)
+    assert f"your network now: lesson {network.lesson}'s has {network.parameters:,} parameters" in capsys.readouterr().out
+
+
 @pytest.fixture
 def digits():
     """Three epochs of the digits sample, on one thread: batches this small gain nothing from more."""

@@ -11,6 +11,7 @@ from urllib.parse import unquote, urldefrag, urlsplit
 import pytest
 import torch
 
+import mnist_helpers as mh
 from benchmarks import remark
 from mnist_helpers.course import draw, explain, live, notebooks, site
 from mnist_helpers.data import normalize, project_root
@@ -227,7 +228,58 @@ def test_weak_answers_are_told_from_strong_ones(canvas, models):
         assert ("may be no digit" in said) == (strength < live.remark()["threshold"])
 
 
-def test_keys_do_all_but_draw(canvas):
+def draw_seven(page):
+    """A 7 by the keys: its bar, then its leg."""
+    page.get_by_label("Draw a digit here").focus()
+    for key in ("Shift+ArrowUp", "Shift+ArrowUp", "Shift+ArrowLeft", "Space", *["Shift+ArrowRight"] * 3, "Shift+End",
+                *["ArrowDown"] * 10, "Space"):
+        page.keyboard.press(key)
+
+
+def test_a_digit_is_drawn_read_and_announced_by_keys(canvas):
+    draw_seven(canvas)
+    assert answers(canvas).count(7) >= 5
+    assert "networks answer 7." in canvas.inner_text(".draw-remark[aria-live=polite]")
+    canvas.wait_for_function("document.querySelector('.draw-where[aria-live=polite]').textContent === 'Pen up.'")
+    canvas.keyboard.press("ArrowRight")
+    canvas.wait_for_function("document.querySelector('.draw-where').textContent === 'Pen up, 19 across, 20 down, of 28.'")
+    help = canvas.evaluate("document.getElementById(document.activeElement.getAttribute('aria-describedby')).textContent")
+    assert "Space puts the pen down" in help
+    canvas.keyboard.press("Space")
+    canvas.keyboard.press("ArrowRight")
+    canvas.keyboard.press("Backspace")  # what is not finished
+    assert answers(canvas).count(7) >= 5
+    canvas.keyboard.press("Backspace")
+    assert not canvas.locator(".draw-digit").first.inner_text()
+    for key in ("Space", "ArrowDown", "Tab"):  # leaving ends the stroke
+        canvas.keyboard.press(key)
+    assert canvas.locator(".draw-digit").first.inner_text()
+    assert not canvas.wrong
+
+
+def test_drawings_are_kept_for_a_notebook(canvas, tmp_path):
+    """By a key, or by a button after a drawing with the mouse; none of them leaves the page but by the download."""
+    draw_seven(canvas)
+    canvas.keyboard.press("7")
+    assert canvas.inner_text(".draw-said") == "Kept as 7: 1 drawing on this page."
+    assert not canvas.locator(".draw-digit").first.inner_text(), "cleared for the next one"
+    canvas.get_by_role("button", name="Keep as 3").click()
+    assert "nothing is drawn" in canvas.inner_text(".draw-said[role=status]")
+    for name, label in (("3", 3), ("4", 5)):
+        example(canvas, name)
+        canvas.get_by_role("button", name=f"Keep as {label}").click()
+    canvas.get_by_role("button", name="Take back").click()
+    assert answers(canvas).count(4) >= 5, "drawn again, to be kept as what it is"
+    canvas.get_by_role("button", name="Keep as 4").click()
+    with canvas.expect_download() as download:
+        canvas.get_by_role("link", name="Download drawings.jsonl").click()
+    download.value.save_as(tmp_path / "drawings.jsonl")
+    kept = mh.drawings(tmp_path / "drawings.jsonl")
+    assert kept.labels.tolist() == [7, 3, 4]
+    assert (kept.images[1].float() - draw.prepare(DRAWINGS["3"])[0]).abs().mean() < 1.5, "of 255"
+
+
+def test_keys_reach_every_control(canvas):
     canvas.get_by_role("button", name="4", exact=True).focus()
     canvas.keyboard.press("Enter")
     assert answers(canvas).count(4) >= 5

@@ -1,6 +1,7 @@
 """A canvas to draw a digit on: the drawing is made into an image as MNIST's were, and trained networks answer.
 
-A drawing is a list of strokes, a stroke a list of points ``[x, y]`` from 0 to `SIZE`, y downwards.
+A drawing is a list of strokes, a stroke a list of points ``[x, y]`` from 0 to `SIZE`, y downwards. Drawings that are
+labelled and kept are lines of ``results/drawings.jsonl``, which git ignores.
 """
 
 import base64
@@ -9,19 +10,21 @@ import contextlib
 import io
 import json
 import math
+import sys
 import warnings
 from pathlib import Path
 
 import anywidget
+import filelock
 import matplotlib.pyplot as plt
 import numpy as np
 import torch
+import torch.nn.functional as F
 import traitlets
 from PIL import Image, ImageDraw, ImageOps
-from scipy import ndimage
 
-from .. import plots
-from ..data import normalize, prepare_digit, project_root
+from .. import files, idea, plots
+from ..data import Split, normalize, prepare_digit, profile, project_root
 from ..device import device_of
 
 SIZE = 280  # of the canvas; draw.js has it too
@@ -40,6 +43,60 @@ def stored() -> dict:
     """``{name: strokes}``: the course's own drawings."""
     path = project_root() / "notebooks" / "drawings.json"
     return json.loads(path.read_text(encoding="utf-8"))["drawings"]
+
+
+# ---------------------------------------------------------------- kept drawings
+
+
+def kept_file() -> Path:
+    """Where drawings are kept, beside the log of ideas: a line of JSON each, its label and its image in base64."""
+    return idea.log_file().with_name("drawings.jsonl")
+
+
+def keep(image: torch.Tensor, label: int) -> None:
+    """Keep an image that `prepare` made, uint8 ``(1, 1, 28, 28)``, for `drawings`. Raises `ValueError` for a label that
+    is no digit, and `OSError` where it cannot be written."""
+    if label not in range(10):
+        raise ValueError(f"the label is {label!r}: it has to be a digit, 0 to 9")
+    pixels = base64.b64encode(image.numpy().tobytes()).decode()
+    files.append_line(kept_file(), json.dumps({"label": int(label), "image": pixels}))
+
+
+def take_back() -> None:
+    """Remove the drawing that was kept last. Raises `OSError` where nothing can be written, or nothing was kept."""
+    path = kept_file()
+    with filelock.FileLock(path.with_name(f".{path.name}.lock")):  # that of `files.append_line`
+        files.replace_file(path, b"".join(path.read_bytes().splitlines(keepends=True)[:-1]))
+
+
+def drawings(path: str | Path | None = None) -> Split:
+    """The drawings that you kept on the canvas, or those of a file that the site's canvas made: a `Split` to train on
+    and to evaluate, images uint8 ``(n, 1, 28, 28)`` as the networks see them. Without any, n is 0.
+
+    Lines that are damaged are left out and named on stderr. Raises `FileNotFoundError` for a ``path`` without a file.
+    """
+    if path is not None and not Path(path).expanduser().is_file():
+        raise FileNotFoundError(f"there is no file {path} with drawings")
+    path = kept_file() if path is None else Path(path).expanduser()
+    images, labels, damaged = [], [], 0
+    for line in files.read_records(path, {"label", "image"}):
+        try:
+            image = np.frombuffer(base64.b64decode(line["image"], validate=True), np.uint8).reshape(1, 28, 28)
+            if type(line["label"]) is not int or line["label"] not in range(10):
+                raise ValueError("no digit")
+        except (ValueError, TypeError):  # what base64, NumPy and the line above raise
+            damaged += 1
+            continue
+        images, labels = [*images, image], [*labels, line["label"]]
+    if damaged:
+        print(f"{path.name}: left out {damaged} whose image or label is damaged", file=sys.stderr)
+    stack = np.stack(images) if images else np.zeros((0, 1, 28, 28), np.uint8)
+    # Of the present profile, so that what is trained on them is replayed like anything else.
+    return Split(torch.from_numpy(stack), torch.tensor(labels, dtype=torch.int64), "your drawings", "train",
+                 profile=profile())
+
+
+# ---------------------------------------------------------------- drawings as images
 
 
 def cleaned(strokes):
@@ -109,17 +166,33 @@ def prepare_photo(picture):
     ink, so that a shadow is none; specks are left out. Raises `ValueError` for what is no picture or shows no ink.
     """
     grey = _grey(picture)
-    grey = 255 - grey if bright_border(grey) else grey
+    grey = torch.from_numpy(255 - grey if bright_border(grey) else grey)
     side = max(grey.shape)
     # An opening leaves what is wider than a line: the paper, in whatever light.
-    ink = ndimage.gaussian_filter(grey - ndimage.grey_opening(grey, side // 2 or 1, mode="nearest"), side / PHOTO_SIDE)
+    ink = grey - _brightest(-_brightest(-grey, side // 2 | 1), side // 2 | 1)
+    grain = 2 * round(side / PHOTO_SIDE) + 1  # of a camera's noise
+    ink = F.avg_pool2d(ink[None, None], grain, 1, grain // 2)[0, 0]
     if ink.max() < LEAST_CONTRAST:
         raise ValueError("no ink is to be seen: photograph one dark digit on bright paper, with the paper filling the "
                          "picture")
-    pieces, _ = ndimage.label(ink > ink.max() / 2, np.ones((3, 3)))
-    sizes = np.bincount(pieces.flatten())
+    pieces = _pieces(ink > ink.max() / 2)
+    sizes = pieces.flatten().bincount()
     sizes[0] = 0
-    return prepare_digit(torch.from_numpy((sizes > SPECK * sizes.max())[pieces]))[None, None]
+    return prepare_digit((sizes > SPECK * sizes.max())[pieces])[None, None]
+
+
+def _brightest(picture, side):
+    """Of each place of ``(height, width)`` the largest value in the square of an odd ``side`` around it."""
+    rows = F.max_pool2d(picture[None, None], (side, 1), 1, (side // 2, 0))
+    return F.max_pool2d(rows, (1, side), 1, (0, side // 2))[0, 0]
+
+
+def _pieces(mask):
+    """Connected pieces of a mask ``(height, width)``: int64, a number for each piece and 0 between them."""
+    numbers, grown = None, torch.arange(1.0, mask.numel() + 1).view(mask.shape) * mask
+    while numbers is None or not torch.equal(numbers, grown):
+        numbers, grown = grown, _brightest(grown, 3) * mask  # the largest number of a piece spreads over it
+    return numbers.long()
 
 
 def _grey(picture):
@@ -222,14 +295,43 @@ class Canvas(anywidget.AnyWidget):
 
     _esm = Path(__file__).with_name("draw.js")
     _css = Path(__file__).with_name("draw.css")
-    strokes = traitlets.List().tag(sync=True)  #: set by the page when the pointer is lifted
+    strokes = traitlets.List().tag(sync=True)  #: set by the page when the pen is lifted
     answer = traitlets.Dict().tag(sync=True)  #: shown by the page: the image, a row for each network, the remark
+    #: what became of a drawing that was to be kept, shown by the page: a sentence, and "keep", "undo", or "" if nothing
+    kept = traitlets.Dict({"said": "", "done": ""}).tag(sync=True)
 
     def __init__(self, models, strokes=()):
         super().__init__(strokes=list(strokes))
         self.models = models
         self.observe(self._look, "strokes")
+        self.on_msg(lambda canvas, told, buffers: self._do(told))
         self._look()
+
+    def _do(self, told):
+        """What the page asks for: ``{"keep": digit, "strokes": the drawing}``, or ``{"undo": True}``."""
+        try:
+            self.keep(told["keep"], told["strokes"]) if "keep" in told else self.take_back()
+        except (ValueError, OSError) as error:
+            self.kept = {"said": f"Not done: {error}.", "done": ""}
+
+    def keep(self, label: int, strokes=None) -> None:
+        """Keep the drawing, or other ``strokes``, as this digit: see `drawings`. Raises as the function `keep` does,
+        and `ValueError` if nothing is drawn."""
+        image = prepare(self.strokes if strokes is None else strokes)
+        if image is None:
+            raise ValueError("nothing is drawn. Draw a digit, then say which it is")
+        keep(image, label)
+        self._say(f"Kept as {label}", "keep")
+
+    def take_back(self) -> None:
+        """Remove from the file what this canvas kept last. Raises as the function `take_back` does."""
+        if self.kept["done"] == "keep":
+            take_back()
+            self._say("Taken back", "undo")
+
+    def _say(self, said, done):
+        count = len(drawings())
+        self.kept = {"said": f"{said}: {count} drawing{'s' * (count != 1)} in {kept_file().name}.", "done": done}
 
     def _look(self, change=None):
         image = prepare(self.strokes)

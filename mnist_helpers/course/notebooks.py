@@ -186,9 +186,10 @@ def network(name: str | Path) -> ModuleType:
     return module_of(folder() / entry.notebook_file if entry else find([name])[0])
 
 
-def trained(name: str | Path):
+def trained(name: str | Path, seed: int = 0):
     """A notebook's first network, or the one called ``name``, in eval mode, with the weights of the course's record of
-    seed 0. Raises `FileNotFoundError` if there is no record."""
+    a seed; of most networks those of seed 0 are kept, of the lessons those of 0 to 4. Raises `FileNotFoundError` if
+    there is no record."""
     from .. import checkpoint
     from . import records
 
@@ -196,9 +197,9 @@ def trained(name: str | Path):
     if entry is None:
         path = find([name])[0]
         entry = next((each for each in catalogue.networks() if each.notebook == name_of(path)), None)
-    record = records.all_seeds().get(entry.name, {}).get(0) if entry else None
+    record = records.all_seeds().get(entry.name, {}).get(seed) if entry else None
     if record is None:
-        raise FileNotFoundError(f"the course has no record of {name} under seed 0")
+        raise FileNotFoundError(f"the course has no record of {name} under seed {seed}")
     model = getattr(network(entry.name), entry.name)()
     model.load_state_dict(checkpoint.read_kept(checkpoint.kept_folder() / f"{record['id']}.safetensors")["weights"])
     return model.eval()

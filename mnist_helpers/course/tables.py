@@ -234,8 +234,8 @@ def records_so_far(record: dict) -> list[dict]:
 def entries(*now: dict) -> dict[str, dict[int, dict]]:
     """``{network: {seed: record}}``: the course's own records of each network of a challenge, in the catalogue's order.
 
-    A full record of ``now`` fills in, for whoever calls this, a seed of which the course has none; those of networks
-    that are not in the catalogue follow, as ``"yours: MyNetwork"``.
+    A full record of ``now`` fills in, for whoever calls this, a seed of which the course has none; those of
+    networks of your `own` follow, as ``"yours: MyNetwork"``.
     """
     seeds = records.by_seed()
     for record in now:
@@ -245,11 +245,17 @@ def entries(*now: dict) -> dict[str, dict[int, dict]]:
     return ours | yours(*(record for record in now if records.is_full_mnist(record)))
 
 
+def own(record: dict) -> bool:
+    """Whether a record's network is not in the catalogue, or not as it is there: edited in a notebook."""
+    network = catalogue.network(record["model"])
+    return network is None or network.parameters != record["parameters"]
+
+
 def yours(*now: dict) -> dict[str, dict[int, dict]]:
-    """``{"yours: MyNetwork": {seed: record}}`` of those records whose networks are not in the catalogue."""
+    """``{"yours: MyNetwork": {seed: record}}`` of those records whose networks are `own`."""
     found = {}
     for record in now:
-        if catalogue.network(record["model"]) is None:
+        if own(record):
             found.setdefault(", ".join([f"yours: {record['model']}", *_kinds(record)]), {})[record["seed"]] = record
     return found
 
@@ -260,21 +266,22 @@ def scoreboard(*now: dict, notebook: str | None = None) -> Table:
     rows, shown, seeds = [], [], records.by_seed()
     spread = pooled(seeds)
     for network in catalogue.challenges():
-        own, runs = seeds.get(network.name, {}), [each for each in now if each["model"] == network.name]
-        if (not own and not runs) or (notebook and Path(notebook).stem != Path(network.notebook).name):
+        recorded = seeds.get(network.name, {})
+        runs = [each for each in now if each["model"] == network.name and not own(each)]
+        if (not recorded and not runs) or (notebook and Path(notebook).stem != Path(network.notebook).name):
             continue
         if not shown or shown[-1].challenge != network.challenge:
             rows.append(network.challenge)
         shown.append(network)
-        if own:
-            rows.append([_marked(network, own), f"{network.parameters:,}", str(network.epochs),
-                         *_over_seeds(own, spread), points(network.published and network.published["accuracy"])])
+        if recorded:
+            rows.append([_marked(network, recorded), f"{network.parameters:,}", str(network.epochs),
+                         *_over_seeds(recorded, spread), points(network.published and network.published["accuracy"])])
         rows += [[*_this_run(each), points(each["val_accuracy"]), points(each["test_accuracy"]), "", ""]
                  for each in runs]
-    if own := yours(*now):
+    if theirs := yours(*now):
         rows += ["yours"] + [[name.removeprefix("yours: "), f"{first['parameters']:,}", str(first["epochs"]),
                               *_over_seeds(runs, spread), ""]
-                             for name, runs in own.items() for first in [next(iter(runs.values()))]]
+                             for name, runs in theirs.items() for first in [next(iter(runs.values()))]]
     return Table(["network", "parameters", "epochs", "validation", "test (n)", "new run", "published"], rows,
                  _note(rows, f"{MEANS}.", NEW, _how_published(shown), _over_budget(shown)))
 

@@ -56,10 +56,10 @@ export function remark({ strokes, answers, strength }, weak) {
   return `${said} They answer strongly (${level}), as they answer digits. Some letters get there, too.`;
 }
 
-// As much of anywidget's model as the widget uses.
-function modelOf(look) {
-  const values = { strokes: [], answer: look([]) };
-  const heard = { "change:strokes": new Set(), "change:answer": new Set() };
+// As much of anywidget's model as the widget uses. `keep(told)` answers what the widget sends.
+function modelOf(look, keep) {
+  const values = { strokes: [], answer: look([]), kept: { said: "", done: "" } };
+  const heard = { "change:strokes": new Set(), "change:answer": new Set(), "change:kept": new Set() };
   const tell = (name) => heard[`change:${name}`].forEach((each) => each());
   return {
     get: (name) => values[name],
@@ -69,8 +69,37 @@ function modelOf(look) {
       values.answer = look(values.strokes);
       tell("answer");
     },
+    send(told) {
+      values.kept = keep(told);
+      tell("kept");
+    },
     on: (event, each) => heard[event].add(each),
     off: (event, each) => heard[event].delete(each),
+  };
+}
+
+// Drawings with their digits, for a file that mh.drawings reads in a notebook: nothing of them leaves the page otherwise.
+function collection() {
+  const lines = [];
+  const link = make("a", { download: "drawings.jsonl", hidden: "" }, "Download drawings.jsonl");
+  function changed(said, done) {
+    URL.revokeObjectURL(link.href);
+    link.href = URL.createObjectURL(new Blob(lines));
+    link.hidden = !lines.length;
+    return { said: `${said}: ${lines.length} drawing${lines.length === 1 ? "" : "s"} on this page.`, done };
+  }
+  return {
+    link,
+    keep({ keep: label, strokes, undo }) {
+      if (undo) {
+        lines.pop();
+        return changed("Taken back", "undo");
+      }
+      const image = prepare(strokes);
+      if (!image) return { said: "Not done: nothing is drawn. Draw a digit, then say which it is.", done: "" };
+      lines.push(`${JSON.stringify({ label, image: btoa(String.fromCharCode(...image)) })}\n`);
+      return changed(`Kept as ${label}`, "keep");
+    },
   };
 }
 
@@ -162,11 +191,12 @@ export async function mount(element, data) {
 
   let look = looked([], networks, data);
   const maps = inside(networks);
+  const own = collection();
   const model = modelOf((strokes) => {
     look = looked(strokes, networks, data);
     return { image: look.image ? Array.from(look.image) : [], rows: networks.map(({ name }, i) => [name, look.answers[i]]),
       remark: remark(look, data.weak) };
-  });
+  }, own.keep);
   const draw = (strokes) => {
     model.set("strokes", strokes);
     model.save_changes();
@@ -184,6 +214,7 @@ export async function mount(element, data) {
   const buttons = make("div", { class: "live-row" });
   clear.before(buttons);
   buttons.append(clear, keep);
+  stage.querySelector(".draw-keep").append(own.link);
   const pick = (event) => maps.choose([...stage.querySelectorAll("tbody tr")].indexOf(event.target.closest("tr")));
   stage.querySelector("tbody").addEventListener("pointerover", pick);
   const examples = make("div", { class: "live-row" }, make("span", {}, "Examples:"), ...data.examples.map(({ name, strokes }) => make("button",
