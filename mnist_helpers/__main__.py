@@ -76,6 +76,9 @@ def parser() -> argparse.ArgumentParser:
     slides.add_argument("--to", default=".", metavar="FOLDER", help="(default: this folder)")
     slides.add_argument("--reveal", metavar="WHERE", help="an address of reveal.js or, for a room without a network, a "
                         "folder with it (default: jsdelivr.net)")
+    paper = command("print", print_notebooks, "print notebooks as they are stored to PDFs, with the Chromium, Chrome "
+                    "or Edge that is there (seconds)", LESSONS)
+    paper.add_argument("--to", default=".", metavar="FOLDER", help="(default: this folder)")
     release = command("release", make_release, "write constraints.txt and the changelog's numbers, and say what stands "
                       "in the way of a release; with a version, make it: commit and tag (seconds)")
     release.add_argument("version", nargs="?", metavar="VERSION", help="two or three numbers, such as 1.2")
@@ -101,6 +104,16 @@ def parser() -> argparse.ArgumentParser:
                            "are there")
     translate.add_argument("--done", nargs="+", default=(), metavar="CELL", help="these stale cells of the notebook "
                            "are translated anew")
+    bundle = command("bundle", write_bundle, "write the course, its wheels and MNIST into one folder, for machines "
+                     "without a network (minutes; 0.3 to 0.5 GB)")
+    bundle.add_argument("--to", required=True, metavar="FOLDER")
+    bundle.add_argument("--platform", choices=("windows", "macos", "linux"), help="of those machines, on x86-64 or, "
+                        "for macOS, Apple silicon (default: this one's)")
+    bundle.add_argument("--python", metavar="VERSION", help="of those machines, such as 3.12 (default: this one's)")
+    bundle.add_argument("--index", metavar="URL", help="where torch and torchvision come from (default: for Linux "
+                        "PyTorch's builds without CUDA, else where pip finds all)")
+    bundle.add_argument("--newest", action="store_true", help="the newest versions, instead of those in "
+                        "constraints.txt, which the course's numbers come from")
     publish = command("publish", publish_copies, "commit copies with the course's address, for Colab, to the branch "
                       "published (seconds)")
     publish.add_argument("repository", metavar="OWNER/NAME", nargs="?", help="or its https or ssh address; by default "
@@ -379,6 +392,25 @@ def translate_notebooks(options) -> int:
 
     for line in translate(options.language, options.notebooks, options.done):
         print(line)
+    return 0
+
+
+def print_notebooks(options) -> int:
+    from .course import notebooks, paper
+
+    for path in notebooks.find(options.notebooks):
+        print(paper.write(path, Path(options.to) / f"{path.stem}.pdf"), flush=True)
+    return 0
+
+
+def write_bundle(options) -> int:
+    from .course import bundle
+
+    made = bundle.bundle(ROOT, options.to, options.platform or bundle.HERE, options.python, options.index,
+                         options.newest)
+    wheels = [path.stat().st_size for path in (made / "wheels").iterdir()]
+    print(f"{made}: the course, MNIST and {len(wheels)} wheels ({sum(wheels) / 1e6:,.0f} MB). The two lines to type "
+          f"there are in INSTALL.txt")
     return 0
 
 

@@ -19,7 +19,7 @@ FLAT = ["version", "files", "places", "download", "data", "augment", "device", "
         "run", "train", "cpu", "optim", "layers", "diagram", "stats", "plots", "idea"]
 COURSE = ["catalogue", "processes", "notebooks", "networks", "stamps", "records", "second_test", "table", "tables", "ideas", "claims", "pages", "study",
           "verify", "git", "publish", "copies", "update", "release", "doctor", "draw", "live", "explain", "pieces", "answers", "contents",
-          "site", "handout", "grading", "slides", "translate", "gift"]
+          "site", "handout", "grading", "slides", "translate", "gift", "bundle", "paper"]
 SHOWN = {"answers", "draw", "grading", "ideas", "networks", "records", "second_test", "tables"}  # the few functions of the course that lessons show
 
 
