@@ -1,16 +1,15 @@
 """A course of its own, for tests of what keeps a course: notebooks whose runs take a second, and their catalogue.
 
     python tests/project.py FOLDER ARGUMENT...      its command line, in a process to be killed
+
+Each process that a run spawns imports this module again, so its functions import what takes long.
 """
 
 import signal
 import sys
 from pathlib import Path
 
-import nbformat
-
-from mnist_helpers import checkpoint, data
-from mnist_helpers.course import catalogue, pages, records, stamps
+from mnist_helpers.course import catalogue
 
 # Records a run without importing torch. Bad fails after it has recorded, until there is a file called mended.
 SOURCE = """
@@ -33,6 +32,8 @@ NETWORKS = {"Good": "01_good", "Bad": "02_bad", "Digits": "03_digits", "Slow": "
 
 def record(name, notebook, **changes):
     """A valid record of a full run on MNIST, seed 0."""
+    from mnist_helpers import checkpoint
+
     card = {"device": "cpu", "threads": 1, "precision": "float32", "versions": {"torch": "2"},
             "package": checkpoint.package_digest()}
     return {"id": f"{name}-s0-0", "notebook": notebook, "model": name, "parameters": 8, "seed": 0, "epochs": 1,
@@ -42,10 +43,14 @@ def record(name, notebook, **changes):
 
 
 def cell(source, *tags):
+    import nbformat
+
     return nbformat.v4.new_code_cell(source, metadata={"tags": list(tags)})
 
 
 def write(path, *cells):
+    import nbformat
+
     notebook = nbformat.v4.new_notebook(cells=list(cells))
     notebook.metadata.kernelspec = {"name": "python3", "language": "python", "display_name": "Python 3"}
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -63,6 +68,9 @@ def make(folder):
 
 def settle(folder, replace=setattr):
     """Have the package take ``folder`` for its project; ``replace`` is `setattr`, or pytest's, which is undone."""
+    from mnist_helpers import checkpoint, data
+    from mnist_helpers.course import pages, records, stamps
+
     networks = tuple(catalogue.Network(name, notebook, 8, 1, {}, lesson=number, title=name) for number, (name, notebook)
                      in enumerate(NETWORKS.items(), start=1))
     for module in (data, checkpoint, records, stamps):

@@ -21,6 +21,9 @@ from types import ModuleType, SimpleNamespace
 
 from . import catalogue
 
+# nbformat imports jsonschema, which builds a parser of internationalized addresses if it can: two seconds for every
+# process that reads a notebook, and no notebook has such an address to check.
+sys.modules.setdefault("rfc3987_syntax", None)
 # What Jupyter, Windows, macOS and Linux call a copy.
 COPY = re.compile(r"( - Copy( \(\d+\))?|-Copy\d+| ?\(\d+\)| \(copy[^)]*\)| copy( \d+)?)$")
 # glibc gives the memory of large freed tensors back to the system after each step, and taking it again is slow.
