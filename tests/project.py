@@ -13,8 +13,9 @@ from mnist_helpers.course import catalogue
 
 # Records a run without importing torch. Bad fails after it has recorded, until there is a file called mended.
 SOURCE = """
-import json, os, time
+import os, time
 from pathlib import Path
+from mnist_helpers.course import records
 print("step 1", end="\\r")
 print("done, with seed", SEED)
 time.sleep({seconds})
@@ -22,8 +23,7 @@ made, collected = {record}, Path(os.environ["MNIST_COLLECT"])
 made |= dict(id=f"{name}-s{{SEED}}-0", seed=SEED, test_correct=90 + SEED, test_accuracy=0.9 + SEED / 100,
              profile=os.environ["MNIST_PROFILE"], mistakes={{str(image): 0 for image in range(10 - SEED)}})
 (collected / f"{{made['id']}}.safetensors").write_bytes(b"weights")
-with open(collected / "records.jsonl", "a") as file:
-    file.write(json.dumps(made) + "\\n")
+records.append(made, collected / "records.jsonl")
 if "{name}" == "Bad" and not Path({folder!r}, "mended").exists():
     1 / 0
 """
@@ -69,11 +69,11 @@ def make(folder):
 def settle(folder, replace=setattr):
     """Have the package take ``folder`` for its project; ``replace`` is `setattr`, or pytest's, which is undone."""
     from mnist_helpers import checkpoint, data
-    from mnist_helpers.course import pages, records, stamps
+    from mnist_helpers.course import pages, stamps
 
     networks = tuple(catalogue.Network(name, notebook, 8, 1, {}, lesson=number, title=name) for number, (name, notebook)
                      in enumerate(NETWORKS.items(), start=1))
-    for module in (data, checkpoint, records, stamps):
+    for module in (data, checkpoint, stamps):
         replace(module, "project_root", lambda: folder)
     replace(catalogue, "read", lambda: networks)
     replace(data, "damaged", lambda root=None: {})

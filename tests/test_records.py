@@ -38,7 +38,7 @@ def of(name, seed=0, correct=9_931, **changes):
 @pytest.fixture
 def course(tmp_path, monkeypatch):
     """A project of its own, whose notebooks all have the recipe "r" and whose package is "p"."""
-    for module in (data, checkpoint, records, stamps):
+    for module in (data, checkpoint, stamps):
         monkeypatch.setattr(module, "project_root", lambda: tmp_path)
     monkeypatch.setattr(stamps, "recipe_now", lambda notebook: "r")
     monkeypatch.setattr(checkpoint, "package_digest", lambda: "p")
@@ -307,17 +307,17 @@ def test_a_learners_run_never_counts(course):
 
 def test_a_record_goes_stale_with_its_recipe_its_package_and_its_trace(course, monkeypatch):
     record = of("Under20K")
-    assert records.stale(record) == "it was never verified"
+    assert stamps.stale(record) == "it was never verified"
     records.keep(record)
-    assert records.stale(record) is None
+    assert stamps.stale(record) is None
     monkeypatch.setattr(stamps, "recipe_now", lambda notebook: "r" if notebook == "01_baseline" else "new")
-    assert records.stale(record) == "the recipe in 05_under_20k.ipynb has changed since"
-    records.stamp(record["id"], trace="verified", notebook="05_under_20k")
-    assert records.stale(record) is None
+    assert stamps.stale(record) == "the recipe in 05_under_20k.ipynb has changed since"
+    stamps.stamp(record["id"], trace="verified", notebook="05_under_20k")
+    assert stamps.stale(record) is None
     monkeypatch.setattr(checkpoint, "package_digest", lambda: "q")
-    assert records.stale(record) == "the package has changed since"
-    records.stamp(record["id"], trace="differs", notebook="05_under_20k", recipe="r", package="p")
-    assert "other losses" in records.stale(record)
+    assert stamps.stale(record) == "the package has changed since"
+    stamps.stamp(record["id"], trace="differs", notebook="05_under_20k", recipe="r", package="p")
+    assert "other losses" in stamps.stale(record)
     assert json.loads(checkpoint.stamps_file().read_text()) == {
         record["id"]: {"recipe": "r", "package": "p", "trace": "differs", "notebook": "05_under_20k"}}
 

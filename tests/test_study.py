@@ -90,7 +90,7 @@ def test_what_is_out_of_date_is_run_again(project, monkeypatch):
     records.keep(small.record("Good", "01_good"), notebooks.recipe_digest(path))
     assert study.missing([path], range(2)) == [(path, 1)]
     for edited, left in (("# a comment", []), ("print(2)", [(path, 0)])):
-        path.write_text(text.replace("import json", f"{edited}\\nimport json"), encoding="utf-8")
+        path.write_text(text.replace("import os", f"{edited}\\nimport os"), encoding="utf-8")
         assert study.missing([path], range(1)) == left
     path.write_text(text, encoding="utf-8")
     with monkeypatch.context() as other:

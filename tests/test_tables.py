@@ -97,7 +97,7 @@ def test_one_seed_has_neither_spread_nor_gain(keep):
 def test_narrow_tables_fit_a_terminal(keep):
     keep(**{network.name: [9_900, 9_950, 9_999] for network in catalogue.networks()})
     for record in records.course_records():
-        records.stamp(record["id"], trace="differs", notebook=record["notebook"])
+        stamps.stamp(record["id"], trace="differs", notebook=record["notebook"])
     last = of("DropoutEverywhere", profile="quick")
     for table in (tables.lessons_table(narrow=True), tables.table_so_far(last), tables.scoreboard(last),
                   tables.measures(of("Baseline"))):

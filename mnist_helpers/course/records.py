@@ -2,6 +2,9 @@
 
 The course's own records are in ``results/runs.jsonl`` and are only ever added to. A learner's are in
 ``results/mine.jsonl``, which git ignores and no table reads.
+
+What needs torch is imported where it is used: the process that runs a notebook reads what the kernel recorded, and
+would wait for torch for nothing else.
 """
 
 import functools
@@ -13,11 +16,8 @@ import sys
 from pathlib import Path
 
 from .. import files
-from ..checkpoint import TRACE_STEPS, kept_folder, read_kept, stamps
-from ..data import project_root
 from ..stats import Mean, over_seeds_and_images
 from . import catalogue
-from .stamps import stale, stamp
 
 KEYS = frozenset({
     "id", "notebook", "model", "parameters", "seed", "epochs", "profile", "dataset", "train_images", "val_accuracy",
@@ -34,12 +34,18 @@ WITHIN = 10  # images of 10,000 by which another processor may count differently
 
 def runs_file() -> Path:
     """The course's own records."""
-    return project_root() / "results" / "runs.jsonl"
+    return _results() / "runs.jsonl"
 
 
 def mine_file() -> Path:
     """The records of whoever works here."""
-    return project_root() / "results" / "mine.jsonl"
+    return _results() / "mine.jsonl"
+
+
+def _results():
+    from .. import data
+
+    return data.project_root() / "results"
 
 
 def is_full_mnist(record: dict) -> bool:
@@ -60,6 +66,8 @@ def record(run, test, as_published=None) -> dict:
 
     Raises `ValueError` for evaluations that are not of this run's network, or not of the images they should be of.
     """
+    from ..checkpoint import TRACE_STEPS
+
     _refuse_mixed(run, test, as_published)
     network = catalogue.network(run.card["model"])
     accuracies = run.history.get("val_accuracy") or []  # none of a network that was trained on those images too
@@ -225,8 +233,11 @@ def _digests():
 
 def keep(record: dict, recipe: str | None = None) -> None:
     """Add a record to the course's own, and stamp it. ``recipe`` is the digest of the recipe that was executed."""
+    from . import stamps
+
     append(record, runs_file())
-    stamp(record["id"], trace="recorded", notebook=record["notebook"], recipe=recipe, package=record["card"]["package"])
+    stamps.stamp(record["id"], trace="recorded", notebook=record["notebook"], recipe=recipe,
+                 package=record["card"]["package"])
 
 
 def course_records() -> list[dict]:
@@ -247,7 +258,10 @@ def all_seeds() -> dict[str, dict[int, dict]]:
     records of a seed the first counts; one that belongs to the code as it stands counts before one that does not. Of
     two of one id the later counts, whose weights are those that are kept.
     """
-    found, known = {}, stamps()
+    from .. import checkpoint
+    from .stamps import stale
+
+    found, known = {}, checkpoint.stamps()
     latest = {record["id"]: record for record in course_records()}
     for each in sorted(latest.values(), key=lambda record: stale(record, known) is not None):
         if matches(each, catalogue.network(each["model"])):
@@ -271,6 +285,8 @@ def shown(network: catalogue.Network, runs: dict[int, dict]) -> dict[int, dict]:
 
 def histories(name: str) -> dict[int, dict]:
     """The histories of a network's runs by seed, of those runs in `by_seed` that are kept for replays."""
+    from ..checkpoint import kept_folder, read_kept
+
     files = {seed: kept_folder() / f"{run['id']}.safetensors" for seed, run in by_seed().get(name, {}).items()}
     return {seed: read_kept(path)["history"] for seed, path in files.items() if path.is_file()}
 
