@@ -111,6 +111,12 @@ def test_importing_the_package_has_no_side_effect(tmp_path):
     assert (done.returncode, done.stdout.strip(), done.stderr) == (0, "[]", "")
 
 
+def test_a_process_that_runs_a_notebook_waits_for_neither_torch_nor_a_grammar():
+    code = "import sys; from mnist_helpers.course import notebooks, records; import papermill; " \
+           "print({'torch', 'lark'} & set(sys.modules))"
+    assert subprocess.check_output([sys.executable, "-c", code], text=True) == "set()\n"
+
+
 def test_a_missing_package_is_named_with_the_remedy(tmp_path):
     for code in ("import mnist_helpers as mh; mh.fit", "import runpy; sys.argv = ['', 'data']; "
                  "runpy.run_module('mnist_helpers', run_name='__main__')"):
