@@ -1,5 +1,6 @@
 """What several tests share: a tiny dataset, a tiny network, and where real MNIST is."""
 
+import functools
 import os
 import shutil
 
@@ -8,6 +9,9 @@ import torch
 from torch import nn
 
 from mnist_helpers import data
+
+# Making it takes most of a second, and many tests train on it.
+data.digits_sample = functools.cache(data.digits_sample)
 
 
 @pytest.fixture(autouse=True)
