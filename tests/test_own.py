@@ -122,7 +122,7 @@ def german(course, capsys):
     """Lesson 5 in German: heading, figures and the end are translated, title and code are not."""
     assert main(["translate", "de", "05_under"]) == 0
     path = course / "lang" / "de" / "05_under.ipynb"
-    change(path, ("05-02", "## Überschrift"), ("05-05", "Das Ende."), (
+    change(path, ("05-02", "## Überschrift"), ("05-05", "Der Schluss."), (
         "05-03", "Von 2<!-- = printed by a --> bis −1<!-- = printed by a --> sind es 0.03<!-- = lesson 5 - lesson 3, test --> Punkte."))
     assert main(["translate", "de"]) == 0
     assert capsys.readouterr().out.splitlines() == ["lang/de/05_under: 0 of 4 texts are translated",
@@ -163,17 +163,17 @@ def test_a_translation_follows_the_english_and_says_what_is_stale(course, german
     assert main(["translate", "de"]) == 0
     assert capsys.readouterr().out.splitlines() == [
         "lang/de/05_under: 2 of 4 texts are translated", "  new: 05-new (An insertion.)",
-        "  stale, its English has changed: 05-05 (Das Ende.)", "  not in the English: 05-02 (## Überschrift)"]
+        "  stale, its English has changed: 05-05 (Der Schluss.)", "  not in the English: 05-02 (## Überschrift)"]
     made = notebooks.read(german)
     assert [cell.id for cell in made.cells] == ["05-00", "05-01", "05-02", "05-new", "05-03", "note", "05-05"]
     assert made.metadata.slides and made.cells[1].outputs[0].text == "an output\n" and made.cells[1].source == "print(7)"
-    assert sources(german)["05-00"] == "# A new title" and sources(german)["05-05"] == "Das Ende."
+    assert sources(german)["05-00"] == "# A new title" and sources(german)["05-05"] == "Der Schluss."
     assert sources(german)["05-03"].startswith("Von 2<!--") and "0.04<!-- = lesson 5 - lesson 3, test --> Punkte" in sources(german)["05-03"]
 
     assert made.cells[-1].attachments and not made.cells[-1].metadata.tags
 
     # It stays on the list until somebody says that it is translated anew.
-    change(german, ("05-05", "Ein ganz anderes Ende."), drop=["05-02"])
+    change(german, ("05-05", "Ein ganz anderer Schluss."), drop=["05-02"])
     for arguments, stale in (([], True), (["05_under", "--done", "05-05"], False), ([], False)):
         assert main(["translate", "de", *arguments]) == 0
         assert ("stale" in capsys.readouterr().out) == stale
