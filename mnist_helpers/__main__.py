@@ -5,6 +5,7 @@ signal to end). What a command needs is imported when it runs.
 """
 
 import argparse
+import os
 import sys
 from pathlib import Path
 
@@ -13,6 +14,7 @@ from .version import __version__
 ROOT = Path(__file__).resolve().parents[1]
 INSTALL = "run `pip install -r requirements.txt` in the course's folder, with the Python that runs this"
 LESSONS, EXAMPLE = "by default the seven lessons", "such as 03_twenty_epochs"
+PROFILES = ("full", "quick", "recorded")
 JOBS = "notebooks at once (default: as many as cores and free memory allow)"
 THREADS = "that PyTorch may use in each notebook (default: OMP_NUM_THREADS, or 1)"
 
@@ -32,7 +34,7 @@ def parser() -> argparse.ArgumentParser:
     run = command("run", run_notebooks, "execute notebooks, several at once, and show their results (1 to 15 minutes a "
                   "lesson; with --profile recorded a minute a lesson, with quick half of one)", LESSONS)
     run.add_argument("--seed", type=int, help="instead of the seed written in each notebook")
-    run.add_argument("--profile", choices=("full", "quick", "recorded"), help="default: MNIST_PROFILE, or full")
+    run.add_argument("--profile", choices=PROFILES, help="default: MNIST_PROFILE, or full")
     run.add_argument("--threads", type=int, metavar="N", help=THREADS)
     run.add_argument("--jobs", type=int, metavar="N", help=JOBS)
     run.add_argument("--save", action="store_true",
@@ -134,7 +136,7 @@ def main(arguments=None) -> int:
         if options.function in STANDARD_LIBRARY:
             return options.function(options)
         from .course.processes import ended_by_signals
-        from .data import DataError
+        from .download import DataError
 
         errors += (DataError,)
 
@@ -167,10 +169,11 @@ def too_few(options, *names) -> str | None:
 
 
 def run_notebooks(options) -> int:
-    from . import data
     from .course import notebooks
 
-    profile = options.profile or data.profile()
+    profile = options.profile or os.environ.get("MNIST_PROFILE") or "full"
+    if profile not in PROFILES:
+        return fail(f"the profile is {profile!r}: set MNIST_PROFILE to one of {', '.join(PROFILES)}, or unset it", 2)
     if options.save and profile != "full":
         return fail(f"--save keeps full runs only: leave out the profile {profile}, or see refresh", 2)
     if options.save and options.seed is not None:
@@ -201,7 +204,6 @@ def run_notebooks(options) -> int:
 def executions(paths, seed=None, profile="full", threads=None, jobs=None):
     """Yield ``(execution, "[1/7]")`` of each notebook as it is done, ``jobs`` at a time. Of several at once a display
     shows how far they are; of one at a time its output is shown as it comes."""
-    from . import device
     from .course import notebooks, processes
     from .course.study import on_this_machine, side_by_side
 
@@ -210,7 +212,7 @@ def executions(paths, seed=None, profile="full", threads=None, jobs=None):
             print(f"\n[{number}/{len(paths)}] {path.name}", flush=True)
             yield path, seed, profile, True, None, threads
 
-    threads = threads or device.threads()
+    threads = threads or processes.threads()
     jobs = min(len(paths), jobs or processes.at_once(threads))
     results = side_by_side(paths, seed, profile, threads, jobs) if jobs > 1 else (
         on_this_machine(notebooks.execute, announced()))

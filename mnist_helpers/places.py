@@ -39,6 +39,12 @@ def ready(release: str) -> None:
         _bring_mnist(course if (course / "pyproject.toml").is_file() else Path.cwd())
 
 
+def project_root() -> Path:
+    """As `mnist_helpers.data` has it, for processes that only wait for notebooks: importing torch takes 0.5 GB."""
+    checkout = Path(__file__).resolve().parents[1]
+    return checkout if (checkout / "pyproject.toml").is_file() else Path.cwd()
+
+
 def lacking(names) -> list[str]:
     """Those of these modules that this Python cannot import."""
     return [name for name in names if importlib.util.find_spec(name) is None]

@@ -69,11 +69,11 @@ def make(folder):
 def settle(folder, replace=setattr):
     """Have the package take ``folder`` for its project; ``replace`` is `setattr`, or pytest's, which is undone."""
     from mnist_helpers import checkpoint, data
-    from mnist_helpers.course import pages, stamps
+    from mnist_helpers.course import notebooks, pages, records, stamps
 
     networks = tuple(catalogue.Network(name, notebook, 8, 1, {}, lesson=number, title=name) for number, (name, notebook)
                      in enumerate(NETWORKS.items(), start=1))
-    for module in (data, checkpoint, stamps):
+    for module in (data, checkpoint, notebooks, records, stamps):
         replace(module, "project_root", lambda: folder)
     replace(catalogue, "read", lambda: networks)
     replace(data, "damaged", lambda root=None: {})

@@ -20,7 +20,7 @@ from jupyter_client.provisioning import LocalProvisioner
 
 import mnist_helpers as mh
 from mnist_helpers import __main__ as command
-from mnist_helpers import data, files
+from mnist_helpers import data, device, files, places
 from mnist_helpers import train as fitting
 from mnist_helpers.__main__ import main
 from mnist_helpers.course import doctor, notebooks, processes, records, stamps, study
@@ -164,6 +164,75 @@ def slow_runs(folder, several):
         time.sleep(0.2)
         family = process.children(recursive=True)
     return process, family
+
+
+# ---------------------------------------------------------------- memory
+
+
+LIGHT = """
+import sys
+from pathlib import Path
+from mnist_helpers.__main__ import main
+from mnist_helpers.course import notebooks, study
+plain, recording = map(Path, sys.argv[1:])
+assert main(["run", str(plain), "--profile", "quick", "--jobs", "1"]) == 0  # as whoever waits for a kernel's process
+done = notebooks.execute(recording, profile="quick", show=False)  # as whoever waits for a kernel
+assert done.error is None and done.records, done.error
+assert study.expected(notebooks.lessons()[0]) > 1
+print("torch" in sys.modules)
+"""
+
+
+def test_processes_that_wait_do_without_torch(tmp_path):
+    small.make(tmp_path)
+    plain = small.write(tmp_path / "plain.ipynb", small.cell("1"))
+    done = subprocess.run([sys.executable, "-c", LIGHT, plain, tmp_path / "notebooks" / "01_good.ipynb"],
+                          capture_output=True, text=True)
+    assert done.returncode == 0 and done.stdout.splitlines()[-1] == "False", done.stderr
+
+
+def test_what_they_know_is_what_torchs_modules_know(monkeypatch):
+    assert places.project_root() == data.project_root()
+    assert {*command.PROFILES, "trace"} == set(data.PROFILES)
+    for told in ("", "0", "3", "many"):
+        monkeypatch.setenv("OMP_NUM_THREADS", told)
+        assert processes.threads() == device.threads()
+
+
+@pytest.fixture
+def limited():
+    """A command before a command, under which it and all that it starts have 1.5 GB, where this user may make a cgroup;
+    else None."""
+    for root, limit in ("/sys/fs/cgroup/memory", "memory.limit_in_bytes"), ("/sys/fs/cgroup", "memory.max"):
+        group = Path(root, f"mnist-{os.getpid()}")
+        try:
+            group.mkdir()
+        except OSError:  # no Linux, another version of cgroups, or not root
+            continue
+        try:
+            (group / limit).write_text(str(LIMIT))
+            yield ["sh", "-c", f'echo $$ > {group}/cgroup.procs && exec "$@"', "sh"]
+            return
+        except OSError:
+            pass
+        finally:
+            group.rmdir()
+    yield None
+
+
+LIMIT = 1500 * 10**6
+
+
+@pytest.mark.skipif(os.name == "nt", reason="Windows has neither cgroups nor wait4")
+def test_lesson_5_runs_in_one_and_a_half_gigabytes(mnist_root, limited):
+    process = subprocess.Popen([*(limited or ()), sys.executable, "-m", "mnist_helpers", "run", "05_under_20k", "--profile",
+                                "quick", "--jobs", "1"], stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
+    said = process.stderr.read()
+    _, status, used = os.wait4(process.pid, 0)
+    process.returncode = os.waitstatus_to_exitcode(status)
+    assert process.returncode == 0, said
+    if limited is None:  # then of its processes the largest, which is the kernel
+        assert used.ru_maxrss * (1 if sys.platform == "darwin" else 1024) < LIMIT
 
 
 # ---------------------------------------------------------------- several at once

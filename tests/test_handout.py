@@ -18,7 +18,7 @@ from PIL import Image
 
 from mnist_helpers import data
 from mnist_helpers.__main__ import main
-from mnist_helpers.course import answers, catalogue, grading, handout, notebooks
+from mnist_helpers.course import answers, catalogue, grading, handout, notebooks, records
 
 LESSON = "01_small"
 NETWORK = """
@@ -74,7 +74,7 @@ def course(tmp_path_factory):
     shutil.copy(data.project_root() / "pyproject.toml", root)
     network = catalogue.Network("Small", LESSON, 7850, 1, {}, lesson=1, title="small", budget=8000)
     with pytest.MonkeyPatch.context() as patch:
-        for module in (data, grading):
+        for module in (data, notebooks, records, grading):
             patch.setattr(module, "project_root", lambda: root)
         patch.setattr(catalogue, "read", lambda: (network,))
         patch.setattr(data, "fetch", lambda: None)

@@ -12,7 +12,7 @@ from torch import nn
 
 import mnist_helpers as mh
 from mnist_helpers import checkpoint, data, device
-from mnist_helpers.course import catalogue, records, stamps
+from mnist_helpers.course import catalogue, notebooks, records, stamps
 
 
 def a_record(correct=9_931, **changes):
@@ -38,7 +38,7 @@ def of(name, seed=0, correct=9_931, **changes):
 @pytest.fixture
 def course(tmp_path, monkeypatch):
     """A project of its own, whose notebooks all have the recipe "r" and whose package is "p"."""
-    for module in (data, checkpoint, stamps):
+    for module in (data, checkpoint, notebooks, records, stamps):
         monkeypatch.setattr(module, "project_root", lambda: tmp_path)
     monkeypatch.setattr(stamps, "recipe_now", lambda notebook: "r")
     monkeypatch.setattr(checkpoint, "package_digest", lambda: "p")

@@ -19,6 +19,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from types import ModuleType, SimpleNamespace
 
+from ..places import project_root
 from . import catalogue
 
 # nbformat imports jsonschema, which builds a parser of internationalized addresses if it can: two seconds for every
@@ -51,9 +52,7 @@ class Execution:
 
 
 def folder() -> Path:
-    from .. import data
-
-    return data.project_root() / "notebooks"
+    return project_root() / "notebooks"
 
 
 def solutions() -> Path:

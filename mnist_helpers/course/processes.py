@@ -23,6 +23,12 @@ def cores() -> int:
     return joblib.cpu_count()
 
 
+def threads() -> int:
+    """How many a notebook's training takes, as `mnist_helpers.device` has it there: this process does without torch."""
+    told = os.environ.get("OMP_NUM_THREADS", "")
+    return int(told) if told.isdigit() and int(told) else 1
+
+
 def free_memory() -> int:
     """Bytes that new processes may use: what the machine has available, or what this container is still allowed."""
     import psutil

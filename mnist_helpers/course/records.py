@@ -16,6 +16,7 @@ import sys
 from pathlib import Path
 
 from .. import files
+from ..places import project_root
 from ..stats import Mean, over_seeds_and_images
 from . import catalogue
 
@@ -34,18 +35,12 @@ WITHIN = 10  # images of 10,000 by which another processor may count differently
 
 def runs_file() -> Path:
     """The course's own records."""
-    return _results() / "runs.jsonl"
+    return project_root() / "results" / "runs.jsonl"
 
 
 def mine_file() -> Path:
     """The records of whoever works here."""
-    return _results() / "mine.jsonl"
-
-
-def _results():
-    from .. import data
-
-    return data.project_root() / "results"
+    return project_root() / "results" / "mine.jsonl"
 
 
 def is_full_mnist(record: dict) -> bool:

@@ -8,8 +8,8 @@ import json
 
 import filelock
 
-from .. import checkpoint, files
-from ..data import project_root
+from .. import files
+from ..places import project_root
 from . import catalogue
 
 
@@ -18,6 +18,8 @@ def stamp(id: str, *, trace: str, notebook: str, recipe: str | None = None, pack
 
     ``trace`` is ``"recorded"`` by that very code, ``"verified"`` by training its first steps again, or ``"differs"``.
     """
+    from .. import checkpoint  # here, since it imports torch
+
     new = {"recipe": recipe or recipe_now(notebook), "package": package or checkpoint.package_digest(), "trace": trace,
            "notebook": notebook}
     path = checkpoint.stamps_file()
@@ -30,6 +32,8 @@ def stamp(id: str, *, trace: str, notebook: str, recipe: str | None = None, pack
 
 def stale(record: dict, known: dict | None = None) -> str | None:
     """Why a record does not belong to the code as it stands, or None. ``known`` are the stamps, read if not given."""
+    from .. import checkpoint
+
     found = (checkpoint.stamps() if known is None else known).get(record["id"])
     if found is None:
         return "it was never verified"

@@ -114,8 +114,8 @@ def on_dask(jobs, scheduler):
 def expected(path: Path) -> float:
     """The seconds that recorded runs of a notebook's networks took (ten an epoch for those without a record); 0 for a
     notebook that is not in the catalogue."""
-    recorded = records.all_seeds()
-    return sum(next((run["seconds"] for run in recorded.get(network.name, {}).values()), 10 * network.epochs)
+    recorded = records.course_records()
+    return sum(next((run["seconds"] for run in recorded if records.matches(run, network)), 10 * network.epochs)
                for network in catalogue.networks() if network.notebook == notebooks.name_of(path))
 
 
