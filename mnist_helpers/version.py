@@ -5,7 +5,7 @@ editable installation would keep the number of the day it was made. ``python -m 
 makes the git tag of the same name. Only the standard library is imported here.
 """
 
-__version__ = "1.0"
+__version__ = "1.1.dev0"
 
 
 def require(version: str) -> None:
