@@ -10,6 +10,7 @@ import tomllib
 from pathlib import Path
 
 from .. import data, download
+from ..files import replace_file
 from . import doctor
 from .git import lines
 
@@ -72,8 +73,8 @@ def bundle(root: Path, folder: str | Path, system: str = HERE, python: str | Non
             raise ValueError(f"MNIST was not copied well to {folder.parent}: {wrong}. Try another disk")
         _wheels(root, part / "wheels", system, python, index or (CPU if system == "linux" else None), newest)
         activate = r".venv\Scripts\activate" if system == "windows" else "source .venv/bin/activate"
-        (part / "INSTALL.txt").write_text(TEXT.format(system=SYSTEMS[system][0], python=python, activate=activate,
-                                                      install=INSTALL), encoding="utf-8")
+        replace_file(part / "INSTALL.txt", TEXT.format(system=SYSTEMS[system][0], python=python, activate=activate,
+                                                       install=INSTALL))
         part.chmod(0o755)  # mkdtemp's folder is for its owner alone
         with contextlib.suppress(FileNotFoundError):
             folder.rmdir()

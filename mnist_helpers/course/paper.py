@@ -71,7 +71,7 @@ def write(path: Path, target: Path) -> Path:
     # A profile of its own: else a browser that is open takes the order and does not say when it is done.
     with tempfile.TemporaryDirectory(prefix="mnist-", ignore_cleanup_errors=True) as temporary:
         html, made = Path(temporary) / f"{path.stem}.html", Path(temporary) / "made.pdf"
-        html.write_text(page(path), encoding="utf-8")
+        html.write_bytes(page(path).encode())
         # Root has no sandbox; the page is of the reader's own files.
         root = ["--no-sandbox"] * (hasattr(os, "geteuid") and os.geteuid() == 0)
         order = [program, "--headless", "--disable-gpu", *root, f"--user-data-dir={temporary}/profile",
