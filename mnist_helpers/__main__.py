@@ -127,6 +127,9 @@ def parser() -> argparse.ArgumentParser:
 
 
 def main(arguments=None) -> int:
+    for stream in (sys.stdout, sys.stderr):
+        if hasattr(stream, "reconfigure"):
+            stream.reconfigure(errors="replace")  # a terminal may lack a character, such as the minus of a table
     main = parser()
     options, options.rest = main.parse_known_args(arguments)
     if options.rest and options.function is not open_lab:
@@ -481,7 +484,10 @@ def make_release(options) -> int:
     problems = release.prepare()
     for problem in problems:
         fail(problem, 1)
-    return fail("no release can be made yet", 1) if problems else 0
+    if problems:
+        return fail("no release can be made yet", 1)
+    print("nothing stands in the way of a release: commit constraints.txt and CHANGELOG.md, then give its version")
+    return 0
 
 
 def publish_copies(options) -> int:

@@ -35,7 +35,8 @@ def check_network(model: torch.nn.Module, inputs: torch.Tensor, targets: torch.T
         _check_hidden(model, logits)
         _check_logits(logits.detach(), logits.grad_fn, loss_fn)
         with torch.no_grad():
-            if not torch.equal(logits.detach(), model(inputs.float())):
+            again = model(inputs.float())  # some layers round otherwise without gradients
+            if not torch.allclose(logits.detach(), again, rtol=1e-3, atol=1e-4, equal_nan=True):
                 warnings.warn("the network draws random numbers in eval mode too: give F.dropout "
                               "`training=self.training`, or use nn.Dropout", stacklevel=5)
 

@@ -9,6 +9,7 @@ import warnings
 import weakref
 import zipfile
 from pathlib import Path
+from pickle import UnpicklingError
 
 import filelock
 import torch
@@ -151,8 +152,11 @@ class Checkpoint:
                 raise ValueError("its content has another digest")
             _check_structure(content)
         except Exception as error:  # torch.load raises whatever the damage makes it stumble over
-            raise CheckpointError(f"{self.path} is not a checkpoint of `fit`, or is damaged ({type(error).__name__}: "
-                                  f"{error}). Use another path; this file stays as it is.") from error
+            # PyTorch's own text, of many lines, advises to load without this protection.
+            why = "it holds other objects than tensors, numbers and texts" if isinstance(error, UnpicklingError) else (
+                f"{type(error).__name__}: {(str(error).splitlines() or [''])[0]}")
+            raise CheckpointError(f"{self.path} is not a checkpoint of `fit`, or is damaged ({why}). Use another path; "
+                                  "this file stays as it is.") from error
         return content
 
 

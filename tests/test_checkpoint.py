@@ -206,8 +206,9 @@ def test_nothing_in_a_checkpoint_is_executed(split, network, tmp_path):
     path, mark = tmp_path / "run.pt", tmp_path / "executed"
     for content in (Touch(mark), {"model": Touch(mark)}):
         torch.save(content, path)
-        with pytest.raises(CheckpointError):
+        with pytest.raises(CheckpointError, match="other objects") as refused:
             train(network(), split, checkpoint=path)
+        assert "\n" not in str(refused.value) and "weights_only" not in str(refused.value)
         path.write_bytes(pickle.dumps(content))
         with pytest.raises(CheckpointError):
             train(network(), split, checkpoint=path)

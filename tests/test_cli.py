@@ -516,6 +516,23 @@ def findings():
     return {name: (ok, finding, remedy) for name, ok, finding, remedy in doctor.checks()}
 
 
+@pytest.mark.parametrize(("cuda", "there", "ok"), [("13.0", False, None), ("13.0", True, True), (None, False, True)])
+def test_doctor_notices_cuda_that_nothing_uses(monkeypatch, cuda, there, ok):
+    monkeypatch.setattr(torch.version, "cuda", cuda)
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: there)
+    monkeypatch.setattr(device, "get_device", lambda *_: torch.device("cpu"))
+    monkeypatch.setattr(sys, "platform", "linux")
+    found, text, remedy = doctor._device()
+    assert found is ok and ("CUDA" in text) == ("whl/cpu" in remedy) == (ok is None)
+
+
+def test_a_terminal_without_a_character_shows_the_rest():
+    code = "from mnist_helpers.__main__ import main; main(['collect', 'no\\u2013where'])"
+    done = subprocess.run([sys.executable, "-c", code], env=os.environ | {"PYTHONIOENCODING": "cp437"}, cwd=ROOT,
+                          capture_output=True, timeout=120)
+    assert b"no?where" in done.stderr and b"Traceback" not in done.stderr
+
+
 def test_doctor_names_what_is_wrong_and_the_remedy(project, monkeypatch):
     (project / "pyproject.toml").write_text("[project.optional-dependencies]\n"
                                             "course = ['torch>=2', 'no-such-package>=1', 'numpy>=999']\n")

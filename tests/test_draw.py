@@ -357,6 +357,22 @@ def test_photographs_of_dark_ink_are_read(mnist_root):
     assert torch.equal(draw.prepare_photo(file), prepared[:1])
 
 
+def test_a_picture_of_shares_or_on_nothing_is_the_same_picture():
+    photo = photographed(draw.prepare(DRAWINGS["3"])[0, 0], np.random.default_rng(0))
+    prepared = draw.prepare_photo(photo)
+    for same in (photo[..., None], np.stack([photo] * 3, 2), torch.from_numpy(photo)):
+        assert torch.equal(draw.prepare_photo(same), prepared)
+    difference = draw.prepare_photo(photo / 255).int() - prepared.int()  # rounded down to bytes
+    assert difference.abs().float().mean() < 1
+    ink = Image.new("RGBA", (280, 280))
+    ink.paste("black", mask=Image.fromarray(draw.rasterize(DRAWINGS["3"]).numpy()))
+    paper = Image.new("RGB", ink.size, "white")
+    paper.paste(ink, mask=ink)
+    file = io.BytesIO()
+    ink.save(file, "png")
+    assert torch.equal(draw.prepare_photo(file), draw.prepare_photo(paper))
+
+
 def test_a_photograph_of_nothing_or_no_photograph_is_refused_in_a_sentence(tmp_path):
     paper = np.random.default_rng(0).normal(180, 4, (300, 200)).astype(np.uint8)
     (tmp_path / "text.png").write_text("no picture")

@@ -84,9 +84,16 @@ def _torchvision_loads():
 
 
 def _device():
+    import torch
+
     from .. import device
 
-    return True, device.describe(device.get_device()), ""
+    found = device.describe(device.get_device())
+    if torch.version.cuda and not torch.cuda.is_available() and sys.platform == "linux":
+        return (None, f"{found}; this torch brings 4.1 GB of CUDA, which nothing here uses",
+                "all works as it is. To save the space: pip uninstall torch torchvision, then "
+                "pip install torch torchvision --index-url https://download.pytorch.org/whl/cpu")
+    return True, found, ""
 
 
 def step_times(counts, seconds=4) -> dict[int, float]:

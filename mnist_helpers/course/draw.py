@@ -162,8 +162,9 @@ def prepare_photo(picture):
     """A photograph of one digit as an image like those of MNIST, uint8 ``(1, 1, 28, 28)``.
 
     ``picture`` is a path, an open file, a picture of PIL, or an array ``(height, width)`` or ``(height, width, 3)`` of
-    0 to 255. A picture with a bright border is taken for dark ink on paper. What is darker than the paper around it is
-    ink, so that a shadow is none; specks are left out. Raises `ValueError` for what is no picture or shows no ink.
+    0 to 255, or of floats from 0 to 1. What is transparent is white. A picture with a bright border is taken for dark
+    ink on paper. What is darker than the paper around it is ink, so that a shadow is none; specks are left out. Raises
+    `ValueError` for what is no picture or shows no ink.
     """
     grey = _grey(picture)
     grey = torch.from_numpy(255 - grey if bright_border(grey) else grey)
@@ -195,13 +196,25 @@ def _pieces(mask):
     return numbers.long()
 
 
+def _bytes(array):
+    """An array as uint8 ``(height, width)`` or ``(height, width, 3)``: floats up to 1 are shares of the brightest."""
+    shares = array.dtype.kind == "f" and array.size and array.max() <= 1
+    array = np.asarray(255 * array if shares else array, np.uint8)
+    return array[..., 0] if array.ndim == 3 and array.shape[-1] == 1 else array
+
+
 def _grey(picture):
     """A picture as float32 ``(height, width)`` of 0 to 255, turned as the camera was held, and not too large."""
     try:
         if not isinstance(picture, Image.Image):
             is_array = isinstance(picture, np.ndarray | torch.Tensor)
-            picture = Image.fromarray(np.asarray(picture, np.uint8)) if is_array else Image.open(picture)
-        picture = ImageOps.exif_transpose(picture).convert("L")
+            picture = Image.fromarray(_bytes(np.asarray(picture))) if is_array else Image.open(picture)
+        picture = ImageOps.exif_transpose(picture)
+        if picture.has_transparency_data:  # drawn on nothing: on paper, then
+            paper = Image.new("RGBA", picture.size, "white")
+            paper.alpha_composite(picture.convert("RGBA"))
+            picture = paper
+        picture = picture.convert("L")
     except (OSError, TypeError, ValueError, AttributeError, Image.DecompressionBombError) as error:
         raise ValueError(f"this is no picture: {error}") from error
     picture.thumbnail((PHOTO_SIDE, PHOTO_SIDE))

@@ -49,7 +49,7 @@ def study(paths: Iterable[Path], seeds: Iterable[int], workers: int | None = Non
     total = len(paths) * len(seeds)
     print(f"{total} runs, {total - len(todo)} of them done before", flush=True)
     jobs = ((path, seed, path.read_text(encoding="utf-8"), threads) for path, seed in todo)
-    executions = on_dask(jobs, scheduler) if scheduler else (
+    executions = on_dask(jobs, scheduler) if scheduler and todo else (
         on_this_machine(notebooks.train, jobs, workers or processes.at_once(threads)))
     with tqdm(total=total, initial=total - len(todo), unit="run") as bar:
         for execution in executions:
