@@ -316,6 +316,8 @@ def test_a_published_log_lies_over_the_band_of_our_runs():
     assert 94 < test.get_ylim()[0] < 95 and not training.collections
     assert "outside of the band of our 3 runs in 2 of 4 epochs" in figure.alt
     assert "ends at 99.50 %, ours at 98.00 to 99.00 %" in figure.alt
+    quick = plots.bands({"training": ([[0.5, 0.6]], [0.55, 0.95, 0.985, 0.995])}, "A log").axes[0]
+    assert [len(line.get_xdata()) for line in quick.get_lines()] == [2, 4]
 
 
 def test_noisy_losses_are_smoothed_over_the_raw_ones(split):
