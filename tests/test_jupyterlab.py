@@ -92,7 +92,7 @@ def run_all(browser, lab, name):
 
 @pytest.mark.parametrize(("name", "said", "figures"), [
     ("01_baseline", ["epoch 1/1 100%", "Total params: 26,714", "this run, "], 9),
-    ("05_under_20k", ["epoch 2/2 100%", "Total params: 18,422", "this run, "], 2),
+    ("05_under_20k", ["epoch 2/2 100%", "Total params: 18,422", "this run, "], 3),
 ])
 def test_a_lesson_runs_in_jupyterlab(browser, lab, tmp_path, name, said, figures):
     with run_all(browser, lab, name) as page:

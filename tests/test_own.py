@@ -113,7 +113,8 @@ def course(tmp_path, monkeypatch):
     change(folder / "05_under.ipynb", tags={"05-05": ["result"]})
     small.write(folder / "challenges" / "one.ipynb", text("[4](../04_norm.ipynb), [words](../glossary.md)", "on-00"))
     (folder / "glossary.md").write_text("words")
-    monkeypatch.setattr(data, "project_root", lambda: tmp_path)
+    for module in (data, notebooks):
+        monkeypatch.setattr(module, "project_root", lambda: tmp_path)
     return folder
 
 
@@ -213,7 +214,8 @@ def test_the_courses_own_notebooks_can_be_translated(tmp_path, monkeypatch, caps
     for name in names:
         (tmp_path / "notebooks" / name).parent.mkdir(parents=True, exist_ok=True)
         shutil.copy(ROOT / "notebooks" / f"{name}.ipynb", tmp_path / "notebooks" / f"{name}.ipynb")
-    monkeypatch.setattr(data, "project_root", lambda: tmp_path)
+    for module in (data, notebooks):
+        monkeypatch.setattr(module, "project_root", lambda: tmp_path)
     assert main(["translate", "pt-BR", *names]) == 0
     before = {path: path.read_bytes() for path in notebooks.translations("pt-BR")}
     assert main(["translate", "pt-BR"]) == 0 and len(before) == 2
