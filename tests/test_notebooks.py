@@ -119,7 +119,7 @@ def test_links_lead_somewhere(path):
 def test_it_bears_no_address_but_the_placeholder(path):
     """Or a fork that bears its own could not take in changes; the branch `published` has the addresses."""
     assert "colab.research.google.com" not in notebooks.read(path).cells[0].source
-    assert '"--branch", "main", "https://github.com/OWNER/mnist-course"' in tagged(path, "setup")[0].source
+    assert '"--branch", "main", "https://github.com/-OWNER-/mnist-course"' in tagged(path, "setup")[0].source
 
 
 def test_the_set_up_cell_is_the_same_everywhere():

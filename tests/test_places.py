@@ -3,6 +3,7 @@ folder to write to, with MNIST attached; tests/colab_like.py runs whole notebook
 
 import gzip
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -12,7 +13,7 @@ import colab_like
 import pytest
 
 from mnist_helpers import data, download, places
-from mnist_helpers.course import notebooks
+from mnist_helpers.course import notebooks, publish
 
 # Run with -S, so that nothing finds the course as it is installed here; its requirements are found all the same.
 PACKAGES = [path for path in sys.path if path.endswith(("site-packages", "dist-packages"))]
@@ -108,6 +109,23 @@ def test_it_brings_the_package_and_changes_nothing_the_second_time(here, address
     assert run(f"{set_up.replace(*OFFLINE)}\nimport mnist_helpers", here).returncode == 0
 
 
+def test_half_a_clone_is_not_taken_for_the_course(here, address, set_up):
+    """A clone that was killed is made anew; a folder that has the course's name but not the course is named, and kept."""
+    half = here / "mnist-course.part" / "mnist_helpers" / "places.py"
+    half.parent.mkdir(parents=True)
+    half.touch()
+    done = run(set_up, here, address)
+    assert done.returncode == 0, done.stderr
+    assert [path.name for path in here.iterdir()] == ["mnist-course"]
+
+    shutil.rmtree(here / "mnist-course")
+    (here / "mnist-course").mkdir()
+    (here / "mnist-course" / "notes.txt").touch()
+    done = run(set_up, here, address)
+    assert colab_like.SENTENCE.fullmatch(said := done.stderr.splitlines()[-1]) and str(here / "mnist-course") in said
+    assert (here / "mnist-course" / "notes.txt").exists()
+
+
 @pytest.mark.parametrize("trouble", colab_like.TROUBLES)
 def test_each_trouble_is_told_in_one_sentence_every_time(here, address, set_up, trouble):
     old, new, more = colab_like.TROUBLES[trouble]
@@ -128,7 +146,8 @@ except RuntimeError:
 
 def test_nothing_is_cloned_from_a_placeholder(here):
     cell = colab_like.setup_cell(notebooks.read(notebooks.find()[0])).source
-    assert "/OWNER/" in cell
+    owner = re.search("https://github.com/([^/]+)/", cell)[1]
+    assert not publish.OWNER.fullmatch(owner), "nobody may come to hold an account of this name"
     done = run(cell, here)
     assert colab_like.SENTENCE.fullmatch(done.stderr.splitlines()[-1]) and not any(here.iterdir())
 

@@ -112,7 +112,8 @@ def test_addresses_are_taken_as_people_copy_them():
     for address in ("a-b/c.d", "https://github.com/a-b/c.d", "https://github.com/a-b/c.d.git", "http://github.com/a-b/c.d/",
                     "git@github.com:a-b/c.d.git", "ssh://git@github.com/a-b/c.d.git", "https://me:x@github.com/a-b/c.d"):
         assert publish.parsed(address) == "a-b/c.d"
-    for address in ("OWNER/mnist-course", "a/.git", "a/b.git.git", "a/b.GIT", "../..", "-a/-b", "a-/b", "a--b/c", "a/..", "a", "a/b/c", "a b/c", "ä/b", "",
+    for address in ("OWNER/mnist-course", "-OWNER-/mnist-course", "a/.git", "a/b.git.git", "a/b.GIT",
+                    "../..", "-a/-b", "a-/b", "a--b/c", "a/..", "a", "a/b/c", "a b/c", "ä/b", "",
                     "https://example.com/a/b", "a" * 40 + "/b", "a/b;c"):
         with pytest.raises(ValueError):
             publish.parsed(address)

@@ -1,6 +1,6 @@
 """Copies of the course that bear its address on GitHub, on a branch of their own: ``published``.
 
-The main branch bears no address but a placeholder, so that a fork can take in changes without a conflict. What a reader
+The main branch bears no address but a placeholder that is no valid account, so that a fork can take in changes without a conflict. What a reader
 opens on Colab is the copy: buttons above the notebook's title, and a set-up cell that brings the package of the very
 release. All is done with git and Python's standard library, on git's objects: no file of the checkout changes.
 """
@@ -19,7 +19,7 @@ ADDRESS = re.compile(r"(?:https?://(?:[^@/]+@)?(?:www\.)?github\.com/|(?:ssh://)
 # and no .git at their end.
 OWNER = re.compile(r"(?=.{1,39}$)[A-Za-z0-9]+(-[A-Za-z0-9]+)*")
 NAME = re.compile(r"(?!\.{1,2}$)(?!-)(?!(?i:.*\.git$))[\w.-]{1,100}", re.ASCII)
-PLACEHOLDER, BRANCH = "OWNER", "published"
+BRANCH = "published"
 # The buttons above the title of a notebook at ``path``. A codespace is made from the default branch.
 BUTTONS = (
     "[![Open in Colab](https://colab.research.google.com/assets/colab-badge.svg)]"
@@ -41,7 +41,7 @@ def parsed(address: str) -> str:
     """
     found = ADDRESS.fullmatch(address.strip())
     owner, name = found.groups() if found else ("", "")
-    if not OWNER.fullmatch(owner) or not NAME.fullmatch(name) or owner == PLACEHOLDER:
+    if not OWNER.fullmatch(owner) or not NAME.fullmatch(name) or owner == "OWNER":  # as the help has it
         raise ValueError(f"{address!r} is no address of a repository: give OWNER/NAME, as in https://github.com/OWNER/NAME")
     return f"{owner}/{name}"
 
