@@ -163,6 +163,19 @@ def test_pages_open_without_a_complaint_and_fit_a_phone(page):
     assert not page.wrong
 
 
+@pytest.mark.parametrize("name", PAGES)
+def test_nothing_keeps_a_reader_out(page, name):
+    """axe-core finds nothing serious; in the dark, colours are looked at once more."""
+    api = pytest.importorskip("axe_playwright_python.sync_playwright", reason="needs pip install axe-playwright-python")
+    for scheme, rules in (("light", {}), ("dark", {"runOnly": ["color-contrast"]})):
+        page.emulate_media(color_scheme=scheme)
+        page.goto(f"/{name}", wait_until="load")
+        found = api.Axe().run(page, options=rules).response["violations"]
+        serious = [(each["id"], [node["html"] for node in each["nodes"]]) for each in found
+                   if each["impact"] in ("serious", "critical")]
+        assert not serious, scheme
+
+
 def test_all_of_the_canvas_is_above_the_fold(canvas):
     example(canvas, "3")
     for part in (".draw-canvas >> nth=0", ".draw-seen", ".draw tbody tr >> nth=6", ".draw-remark", ".draw-clear"):

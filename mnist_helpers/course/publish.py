@@ -1,8 +1,9 @@
 """Copies of the course that bear its address on GitHub, on a branch of their own: ``published``.
 
-The main branch bears no address but a placeholder that is no valid account, so that a fork can take in changes without a conflict. What a reader
-opens on Colab is the copy: buttons above the notebook's title, and a set-up cell that brings the package of the very
-release. All is done with git and Python's standard library, on git's objects: no file of the checkout changes.
+The main branch bears no address but a placeholder that is no valid account, so that a fork can take in changes without
+a conflict. What a reader opens on Colab is the copy: buttons above the notebook's title, and a set-up cell that brings
+the package of the very release. All is done with git and Python's standard library, on git's objects: no file of the
+checkout changes.
 """
 
 import json
@@ -19,7 +20,7 @@ ADDRESS = re.compile(r"(?:https?://(?:[^@/]+@)?(?:www\.)?github\.com/|(?:ssh://)
 # and no .git at their end.
 OWNER = re.compile(r"(?=.{1,39}$)[A-Za-z0-9]+(-[A-Za-z0-9]+)*")
 NAME = re.compile(r"(?!\.{1,2}$)(?!-)(?!(?i:.*\.git$))[\w.-]{1,100}", re.ASCII)
-BRANCH = "published"
+PLACEHOLDER, BRANCH = "-OWNER-", "published"
 # The buttons above the title of a notebook at ``path``. A codespace is made from the default branch.
 BUTTONS = (
     "[![Open in Colab](https://colab.research.google.com/assets/colab-badge.svg)]"
