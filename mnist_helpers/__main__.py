@@ -5,7 +5,9 @@ signal to end). What a command needs is imported when it runs.
 """
 
 import argparse
+import difflib
 import os
+import re
 import sys
 from pathlib import Path
 
@@ -19,8 +21,17 @@ JOBS = "notebooks at once (default: as many as cores and free memory allow)"
 THREADS = "that PyTorch may use in each notebook (default: OMP_NUM_THREADS, or 1)"
 
 
+class Parser(argparse.ArgumentParser):
+    """One that asks whether the nearest word was meant, as argparse does itself from Python 3.14 on."""
+
+    def error(self, message):
+        found = re.search(r"invalid choice: '(.+?)' \(choose from (.+)\)$", message)
+        near = difflib.get_close_matches(found[1], re.findall(r"[\w-]+", found[2]), 1) if found else []
+        super().error(f"there is no {found[1]!r}; did you mean {near[0]}?" if near else message)
+
+
 def parser() -> argparse.ArgumentParser:
-    main = argparse.ArgumentParser(prog="python -m mnist_helpers", description="Run the course's notebooks.")
+    main = Parser(prog="python -m mnist_helpers", description="Run the course's notebooks.")
     main.add_argument("--version", action="version", version=f"mnist-helpers {__version__}")
     commands = main.add_subparsers(dest="command", required=True, metavar="COMMAND")
 

@@ -479,6 +479,13 @@ def test_argparse_refuses_the_rest(arguments):
     assert stop.value.code == 2
 
 
+@pytest.mark.parametrize(("arguments", "meant"), [(["docter"], "doctor"), (["run", "--profile", "quik"], "quick")])
+def test_a_misspelt_command_is_guessed(arguments, meant, capsys):
+    with pytest.raises(SystemExit) as stop:
+        main(arguments)
+    assert stop.value.code == 2 and f"did you mean {meant}?" in capsys.readouterr().err
+
+
 def test_a_misspelt_notebook_is_guessed(project, capsys):
     assert main(["run", "01_godo"]) == 2
     assert "did you mean 01_good?" in capsys.readouterr().err

@@ -15,7 +15,7 @@ from PIL import Image
 
 from ..data import project_root
 from ..files import replace_file
-from . import explain, live, notebooks
+from . import explain, glossary, live, notebooks
 
 NEEDS = "the site needs Sphinx and its theme: run `pip install -e .[site]` in the course's folder"
 # Where the site has what is neither a page of site/ nor a notebook.
@@ -79,11 +79,13 @@ def notebook(source: Path, target: Path, root: Path) -> str:
     import nbformat
 
     content, up = notebooks.read(source), "../" * (len(target.parts) - 1)
+    words = glossary.read((root / "notebooks" / "glossary.md").read_text(encoding="utf-8"))
+    explained = glossary.linker(words, f"{up}glossary.md")
     cells, moving = [], False
     for cell in content.cells:
         cells.append(cell)
         if cell.cell_type == "markdown":
-            cell.source = relinked(notebooks.COMMENT.sub("", cell.source), source, target, root)
+            cell.source = explained(relinked(notebooks.COMMENT.sub("", cell.source), source, target, root))
             continue
         if "setup" in cell.metadata.get("tags", []):
             cell.metadata.tags = [*cell.metadata.tags, "hide-input"]
