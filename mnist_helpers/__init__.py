@@ -58,18 +58,18 @@ ROOM_OF = {name: room for room, names in SHOWN.items() for name in names}
 # For a star import: without the rooms, since `optim` would take the place of torch's.
 __all__ = sorted(ROOM_OF)
 
-
-def __getattr__(name):
-    if name not in ROOM_OF and name not in ROOMS:
-        raise AttributeError(f"mnist_helpers has no {name}")
-    try:
-        room = importlib.import_module(f"{__name__}.{ROOM_OF.get(name, name)}")
-    except ModuleNotFoundError as error:
-        raise ModuleNotFoundError(f"{error}: run `pip install -r requirements.txt` in the course's folder, with the "
-                                  "Python that runs this", name=error.name) from error
-    value = getattr(room, name) if name in ROOM_OF else room
-    globals()[name] = value
-    return value
+if not TYPE_CHECKING:  # they would believe any name
+    def __getattr__(name):
+        if name not in ROOM_OF and name not in ROOMS:
+            raise AttributeError(f"mnist_helpers has no {name}")
+        try:
+            room = importlib.import_module(f"{__name__}.{ROOM_OF.get(name, name)}")
+        except ModuleNotFoundError as error:
+            raise ModuleNotFoundError(f"{error}: run `pip install -r requirements.txt` in the course's folder, with "
+                                      "the Python that runs this", name=error.name) from error
+        value = getattr(room, name) if name in ROOM_OF else room
+        globals()[name] = value
+        return value
 
 
 def __dir__():

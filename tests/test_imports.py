@@ -1,6 +1,7 @@
 """What imports what: two floors, the course's above the lessons', and no way back up."""
 
 import ast
+import json
 import subprocess
 import sys
 import tomllib
@@ -18,7 +19,7 @@ PACKAGE = ROOT / "mnist_helpers"
 FLAT = ["version", "files", "places", "download", "data", "augment", "device", "loader", "recipe", "checkpoint", "measure", "check",
         "run", "train", "cpu", "optim", "layers", "diagram", "stats", "plots", "idea"]
 COURSE = ["catalogue", "processes", "notebooks", "networks", "stamps", "records", "second_test", "table", "tables", "ideas", "claims", "pages", "study",
-          "verify", "git", "publish", "copies", "update", "release", "doctor", "draw", "live", "explain", "pieces", "answers", "contents",
+          "verify", "git", "publish", "copies", "update", "release", "doctor", "draw", "live", "explain", "pieces", "answers", "contents", "glossary",
           "site", "handout", "grading", "slides", "translate", "gift", "bundle", "paper"]
 SHOWN = {"answers", "draw", "grading", "ideas", "networks", "records", "second_test", "tables"}  # the few functions of the course that lessons show
 
@@ -57,10 +58,35 @@ def test_every_module_is_listed():
     assert others == data_files
 
 
+def test_type_checkers_follow_an_editable_install(tmp_path):
+    """pyright, on a script outside the repository."""
+    pytest.importorskip("pyright", reason="needs pip install pyright")
+    script = tmp_path / "script.py"
+    script.write_text("""
+import torch
+import mnist_helpers as mh
+mnist = mh.load_mnist()
+model = torch.nn.Linear(784, 10)
+run = mh.fit(model, mh.Loader(mnist.train), mnist.val, epochs=1, optimizer=torch.optim.Adam(model.parameters()))
+reveal_type(run.history)
+reveal_type(mh.evaluate(run.model, mnist.val).accuracy)
+mh.fit(model)
+mh.fitt
+""".lstrip(), encoding="utf-8")
+    command = [sys.executable, "-m", "pyright", "--outputjson", "--pythonpath", sys.executable, str(script)]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True)
+    if not done.stdout:
+        pytest.skip(f"pyright could not be fetched: {done.stderr[-200:]}")
+    found = [(each["range"]["start"]["line"] + 1, each["severity"], each["message"].split('"')[-2])
+             for each in json.loads(done.stdout)["generalDiagnostics"]]
+    assert found == [(6, "information", "dict[str, list[float]]"), (7, "information", "float"),
+                     (8, "error", "optimizer"), (9, "error", "mnist_helpers")]
+
+
 def test_type_checkers_see_what_python_finds():
-    """The imports in `__init__` that only they read, beside what `__getattr__` looks up; pyright follows them, by hand."""
+    """The imports in `__init__` that only they read, beside what `__getattr__` looks up."""
     tree = ast.parse((PACKAGE / "__init__.py").read_text(encoding="utf-8"))
-    (block,) = [node for node in tree.body if isinstance(node, ast.If)]
+    block = next(node for node in tree.body if isinstance(node, ast.If))
     seen = {(node.module or "", alias.name) for node in block.body for alias in node.names if alias.asname == alias.name}
     assert seen == {(room, name) for room, names in mnist_helpers.SHOWN.items() for name in names} | {
         ("", room) for room in mnist_helpers.ROOMS}
