@@ -21,7 +21,7 @@ class Run:
     """A training: its network, what happened, and what made it."""
 
     model: torch.nn.Module = field(repr=False)  #: trained, in eval mode
-    history: dict[str, list[float]]  #: an entry an epoch of train_loss, train_accuracy, val_loss, val_accuracy, lr, seconds
+    history: dict[str, list[float]]  #: by epoch: train_loss, train_accuracy, val_loss, val_accuracy, lr, seconds
     batch_loss: list = field(repr=False)  #: an entry a step
     card: dict = field(repr=False)  #: model, parameters, seed, epochs, images, device, versions, recipe
     id: str = ""  #: the same for the same recipe and seed
