@@ -13,7 +13,7 @@ import math
 
 import torch
 
-from . import diagram
+from . import diagram, words
 from .check import input_size_of
 
 BLUE, ORANGE, GREEN, GREY = "#0072B2", "#D55E00", "#009E73", "#666666"
@@ -32,11 +32,15 @@ def told_figure():
     what is seen in it, is kept in the output's metadata. nbconvert's classic template writes it into the page; its
     template "lab" and JupyterLab do not read it yet."""
     from matplotlib.figure import Figure
+    from matplotlib.text import Text
 
     class Told(Figure):
         alt = ""
 
         def _repr_mimebundle_(self, **_):
+            if spoken := words.spoken():
+                for text in self.findobj(Text):
+                    text.set_text(words.said(text.get_text(), spoken))
             picture = io.BytesIO()
             self.savefig(picture, format="png", bbox_inches="tight")
             return ({"image/png": base64.b64encode(picture.getvalue()).decode()},

@@ -1,6 +1,7 @@
 """A fork's own: a teacher's lessons in `notebooks/own/`, and translations in `notebooks/lang/xx/`."""
 
 import importlib.util
+import json
 import shutil
 from pathlib import Path
 from types import SimpleNamespace
@@ -9,9 +10,10 @@ import nbformat
 import project as small
 import pytest
 
-from mnist_helpers import data
+from mnist_helpers import data, plots, words
 from mnist_helpers.__main__ import main
 from mnist_helpers.course import notebooks, records, site
+from mnist_helpers.course.table import Code, Table
 
 ROOT = Path(__file__).parents[1]
 FIGURES = "It gains 0.03<!-- = lesson 5 - lesson 3, test --> points, from −1<!-- = printed by a --> to 2<!-- = printed by a -->."
@@ -102,6 +104,9 @@ def test_own_lessons_and_translations_are_executed_and_not_compared(monkeypatch,
 # ---------------------------------------------------------------- translations
 
 
+NO_WORDS = f"words.json: 0 of {len(words.WORDS)} words of figures and tables"
+
+
 @pytest.fixture
 def course(tmp_path, monkeypatch):
     """Two lessons, a challenge, a glossary."""
@@ -113,7 +118,7 @@ def course(tmp_path, monkeypatch):
     change(folder / "05_under.ipynb", tags={"05-05": ["result"]})
     small.write(folder / "challenges" / "one.ipynb", text("[4](../04_norm.ipynb), [words](../glossary.md)", "on-00"))
     (folder / "glossary.md").write_text("words")
-    for module in (data, notebooks):
+    for module in (data, notebooks, words):
         monkeypatch.setattr(module, "project_root", lambda: tmp_path)
     return folder
 
@@ -126,8 +131,8 @@ def german(course, capsys):
     change(path, ("05-02", "## Überschrift"), ("05-05", "Der Schluss."), (
         "05-03", "Von 2<!-- = printed by a --> bis −1<!-- = printed by a --> sind es 0.03<!-- = lesson 5 - lesson 3, test --> Punkte."))
     assert main(["translate", "de"]) == 0
-    assert capsys.readouterr().out.splitlines() == ["lang/de/05_under: 0 of 4 texts are translated",
-                                                    "lang/de/05_under: 3 of 4 texts are translated"]
+    assert capsys.readouterr().out.splitlines() == ["lang/de/05_under: 0 of 4 texts are translated", NO_WORDS,
+                                                    "lang/de/05_under: 3 of 4 texts are translated", NO_WORDS]
     return path
 
 
@@ -164,7 +169,8 @@ def test_a_translation_follows_the_english_and_says_what_is_stale(course, german
     assert main(["translate", "de"]) == 0
     assert capsys.readouterr().out.splitlines() == [
         "lang/de/05_under: 2 of 4 texts are translated", "  new: 05-new (An insertion.)",
-        "  stale, its English has changed: 05-05 (Der Schluss.)", "  not in the English: 05-02 (## Überschrift)"]
+        "  stale, its English has changed: 05-05 (Der Schluss.)", "  not in the English: 05-02 (## Überschrift)",
+        NO_WORDS]
     made = notebooks.read(german)
     assert [cell.id for cell in made.cells] == ["05-00", "05-01", "05-02", "05-new", "05-03", "note", "05-05"]
     assert made.metadata.slides and made.cells[1].outputs[0].text == "an output\n" and made.cells[1].source == "print(7)"
@@ -188,6 +194,37 @@ def test_code_and_figures_that_are_not_the_english_ones_are_named(course, german
     out = capsys.readouterr().out
     assert "code of its own: 05-01" in out and "other figures than in the English: 05-03" in out
     assert sources(german)["05-03"].endswith("0.03<!-- = lesson 5 - lesson 3, test -->") and "Kommentar" in sources(german)["05-01"]
+
+
+def test_figures_and_tables_speak_the_language(course, german, capsys, monkeypatch):
+    """In the folder of the language and in a learner's copy of it; each time they are shown, and nowhere else."""
+    path = german.parent / "words.json"
+    known = json.loads(path.read_text(encoding="utf-8"))
+    assert list(known) == list(words.WORDS) and not any(known.values())
+    path.write_text(json.dumps(known | {"epoch": "Epoche", "accuracy (%)": "Genauigkeit (%)", "test": "Test", "mine": "meins"}))
+    assert main(["translate", "de"]) == 0 and "words.json: 4 of" in capsys.readouterr().out
+    table = Table(["test", "tested", "epoch"], [["mine", Code("epoch"), "1"], "the last epoch"], "Of a test.")
+
+    def shown():
+        figure = plots.bands({"mine": ([[0.9, 0.8], [0.7, 0.9]], [0.9, 0.9])}, "By epoch")
+        figure._repr_mimebundle_()
+        axis = figure.axes[0]
+        return axis.get_xlabel(), axis.get_ylabel(), axis.get_title(), figure.get_suptitle(), str(table), table._repr_markdown_()
+
+    english = shown()
+    assert english[:4] == ("epoch", "accuracy (%)", "mine", "By epoch")
+    for folder in (german.parent, course.parent / "work" / "lang" / "de" / "challenges"):
+        folder.mkdir(parents=True, exist_ok=True)
+        monkeypatch.chdir(folder)
+        *figure, text, markdown = shown()
+        assert figure == ["Epoche", "Genauigkeit (%)", "meins", "By Epoche"]
+        for each in (text, markdown):
+            assert all(part in each for part in ("Test", "tested", "meins", "the last Epoche", "Of a Test.")), each
+        assert "`epoch`" in markdown
+    monkeypatch.chdir(course)
+    assert shown() == english
+    path.write_text("[]")
+    assert main(["translate", "de"]) == 1 and "words.json must have the form" in capsys.readouterr().err
 
 
 def test_wrong_commands_are_told_and_change_nothing(course, german, capsys):
@@ -214,14 +251,14 @@ def test_the_courses_own_notebooks_can_be_translated(tmp_path, monkeypatch, caps
     for name in names:
         (tmp_path / "notebooks" / name).parent.mkdir(parents=True, exist_ok=True)
         shutil.copy(ROOT / "notebooks" / f"{name}.ipynb", tmp_path / "notebooks" / f"{name}.ipynb")
-    for module in (data, notebooks):
+    for module in (data, notebooks, words):
         monkeypatch.setattr(module, "project_root", lambda: tmp_path)
     assert main(["translate", "pt-BR", *names]) == 0
     before = {path: path.read_bytes() for path in notebooks.translations("pt-BR")}
     assert main(["translate", "pt-BR"]) == 0 and len(before) == 2
     assert {path: path.read_bytes() for path in before} == before
     lines = capsys.readouterr().out.splitlines()
-    assert len(lines) == 4 and all(": 0 of " in line for line in lines)
+    assert len(lines) == 6 and all(": 0 of " in line for line in lines)
     for path in before:
         nbformat.validate(notebooks.read(path))
         assert "mnist_helpers" not in notebooks.read(path).metadata, "its outputs are not the course's own"

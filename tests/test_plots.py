@@ -2,17 +2,19 @@
 
 import io
 import math
+import re
 
 import matplotlib.pyplot as plt
 import pytest
 import torch
 from matplotlib.colors import to_rgb
+from matplotlib.text import Text
 from torch import nn
 from torch.nn.functional import max_pool2d, one_hot
 from torch.utils.data import DataLoader, TensorDataset
 
 import mnist_helpers as mh
-from mnist_helpers import diagram, plots
+from mnist_helpers import diagram, plots, words
 from mnist_helpers.data import Split
 
 SAMPLE = "the digits sample, not MNIST"
@@ -100,6 +102,15 @@ def test_every_figure_has_a_title_and_renders_on_white(split):
         figure.savefig(picture, format="png")
         assert len(picture.getvalue()) > 1000, name
     assert not plt.get_fignums(), "figures left open are shown twice"
+
+
+def test_the_words_of_figures_are_in_one_list(split):
+    """But for names, and what a notebook says."""
+    names = {"a", "b", "c", "A", "Accuracy", "Marked", "MNIST", "Pictures", "Identity", "Sequential", "mathdefault"}
+    spoken = dict.fromkeys(words.WORDS, "")
+    for name, figure in all_figures(split).items():
+        for text in figure.findobj(Text):
+            assert set(re.findall("[A-Za-z]+", words.said(text.get_text(), spoken))) <= names, (name, text.get_text())
 
 
 def test_the_sample_announces_itself_in_every_title(tiny):

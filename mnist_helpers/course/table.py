@@ -4,6 +4,8 @@ import re
 import textwrap
 from itertools import zip_longest
 
+from .. import words
+
 LINE = 80  # characters of a terminal
 SHORT = {"parameters": "params", "validation": "val", "published": "publ."}  # where a line would be longer
 # A narrow page may break a cell between figures, not within one.
@@ -23,7 +25,26 @@ class Table:
     def __init__(self, header: list[str], rows: list[list[str] | str], note: str | None = None):
         self.header, self.rows, self.note = list(header), list(rows), note
 
+    def _spoken(self):
+        """The table in the language of the notebook."""
+        if not (spoken := words.spoken()):
+            return self
+
+        def said(text):
+            return text if isinstance(text, Code) else words.said(str(text), spoken)
+
+        rows = [said(row) if isinstance(row, str) else list(map(said, row)) for row in self.rows]
+        return Table(list(map(said, self.header)), rows, self.note and said(self.note))
+
     def _repr_markdown_(self) -> str:
+        return self._spoken()._markdown()
+
+    def __str__(self) -> str:
+        return self._spoken()._text()
+
+    __repr__ = __str__
+
+    def _markdown(self):
         alignment = ["---"] + ["--:"] * (len(self.header) - 1)
         rows = [[f"**{_markdown(row)}**"] + [""] * (len(self.header) - 1) if isinstance(row, str) else
                 list(map(_markdown, row)) for row in self.rows]
@@ -31,13 +52,11 @@ class Table:
         text = FIGURE.sub(lambda match: match[0].replace(" ", "\N{NO-BREAK SPACE}"), "\n".join(lines))
         return text + (f"\n\n{_markdown(self.note)}" if self.note else "")
 
-    def __str__(self) -> str:
+    def _text(self):
         text = self._aligned(list(map(_terminal, self.header)))
         if max(map(len, text.splitlines())) > LINE:
             text = self._aligned([SHORT.get(name, name) for name in map(_terminal, self.header)])
         return text + (f"\n\n{textwrap.fill(_terminal(self.note), LINE)}" if self.note else "")
-
-    __repr__ = __str__
 
     def _aligned(self, header):
         rows = [_terminal(row) if isinstance(row, str) else list(map(_terminal, row)) for row in self.rows]

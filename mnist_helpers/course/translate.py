@@ -3,10 +3,12 @@ follow their English cell by cell, by the cells' ids.
 
 A cell bears in its metadata the digest of the English source that it was made from. So a cell that nobody has touched
 follows its English, and a translated one stays; it is stale once its English is another. Links and the records' marked
-figures (see `pages`) are no part of the digest: they are brought up to date.
+figures (see `pages`) are no part of the digest: they are brought up to date. The words of figures and tables are in a
+file of their own (see `words`).
 """
 
 import hashlib
+import json
 import os
 import re
 import textwrap
@@ -15,6 +17,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from .. import words
 from ..files import replace_file
 from . import notebooks
 from .pages import MARK, PRINTED
@@ -63,13 +66,16 @@ def translate(language: str, names: Iterable[str] = (), done: Iterable[str] = ()
         raise ValueError("--done is about the cells of one notebook: name that one")
     made = [Translation(path, original, home, root, set(originals)) for path, original in originals.items()]
     there = [each for each in made if each.original.is_file()]
+    spoken = dict.fromkeys(words.WORDS, "") | words.read(words.file_of(language))
     for each in there:
         _read(each, done)
     for each in there:
         each.path.parent.mkdir(parents=True, exist_ok=True)
         replace_file(each.path, notebooks.as_json(each.notebook) + "\n")
-    return [line for each in made for line in (each.lines() if each in there else [
+    replace_file(words.file_of(language), json.dumps(spoken, ensure_ascii=False, indent=1) + "\n")
+    lines = [line for each in made for line in (each.lines() if each in there else [
         f"{notebooks.name_of(each.path)}: the course has no such notebook any more"])]
+    return [*lines, f"{words.NAME}: {sum(map(bool, spoken.values()))} of {len(spoken)} words of figures and tables"]
 
 
 def _named(names, root):
