@@ -2,6 +2,7 @@
 checked, and in the recorded profile the stored outputs of the cells tagged ``recorded`` compared."""
 
 import ast
+import functools
 import os
 import subprocess
 import sys
@@ -44,12 +45,39 @@ def refuse_another_package():
                                 f'{ROOT / "mnist_helpers"}: run `"{sys.executable}" -m pip install -e "{ROOT}"`')
 
 
+def pytest_ignore_collect(collection_path, config):
+    """What a learner puts into ``notebooks/`` is none of the course's tests, unless it is named."""
+    inside = collection_path.suffix == ".ipynb" and collection_path.is_relative_to(ROOT / "notebooks")
+    if not inside or any(collection_path.is_relative_to(ROOT / folder) for folder in APART):
+        return None
+    named = [(config.invocation_params.dir / each.partition("::")[0]).resolve() for each in config.args]
+    return True if collection_path not in (*of_the_course(), *named) else None
+
+
+@functools.cache
+def of_the_course():
+    from mnist_helpers.course import notebooks
+
+    return notebooks.every()
+
+
+@functools.cache
+def own_runs():
+    from mnist_helpers.course import notebooks
+
+    return notebooks.own_runs()
+
+
 def pytest_collection_modifyitems(items):
     """Have nbval compare what cells tagged ``recorded`` show: the course's records, whatever the processor.
 
-    On the digits sample nothing is replayed, and nothing compares. A teacher's own lessons and translations are
-    executed, and not compared.
+    On the digits sample nothing is replayed, and nothing compares. A teacher's own lessons, translations and what was
+    run in place are executed, and not compared.
     """
+    for item in items:
+        path = item.callspec.params.get("path") if hasattr(item, "callspec") else None
+        if path in own_runs():
+            item.add_marker(pytest.mark.skip(reason=f"{path.name} was saved with a run of your own"))
     cells = [item for item in items if hasattr(item, "cell")]
     if os.environ["MNIST_PROFILE"] == "recorded":
         from mnist_helpers import data
@@ -58,5 +86,12 @@ def pytest_collection_modifyitems(items):
             if "recorded" in item.cell.metadata.get("tags", []):
                 item.options["check"] = True
     for item in cells:
-        if any(item.path.is_relative_to(ROOT / folder) for folder in APART):
+        if item.path in own_runs() or any(item.path.is_relative_to(ROOT / folder) for folder in APART):
             item.options["check"] = False
+
+
+def pytest_terminal_summary(terminalreporter):
+    for path in own_runs():
+        name = path.relative_to(ROOT).as_posix()
+        terminalreporter.write_line(f"{name} was saved with a run of your own, and is not compared. To have the "
+                                    f"course's again: copy yours elsewhere, then `git restore {name}`")

@@ -319,6 +319,8 @@ def refresh_outputs(options) -> int:
     if message := too_few(options, "jobs"):
         return fail(message, 2)
     paths = notebooks.find(options.notebooks) if options.notebooks else notebooks.every()
+    if problem := notebooks.other_package():
+        return fail(f"{problem}. `python -m mnist_helpers doctor` tells the remedy", 1)
     data.fetch()
     failed = []
     if not options.train:

@@ -175,9 +175,11 @@ def _download(name, problem, folder, mirrors, patience):
                 return _verified(_get(url, FILES[name][0] + GZIP_WASTE, patience, bar), name)
         except Exception as error:  # a mirror can send anything, and urllib raises whatever it makes of that
             failures.append(f"{url}: {error or type(error).__name__}")
+    foreign = "" if problem == "missing" else (
+        f"\nIf {name} is of another data set: move it away, or set MNIST_ROOT to another folder; it stays as it is.")
     raise DownloadError(f"{name} is {problem} in {folder}, and no mirror delivered it:\n  " + "\n  ".join(failures) +
-                        "\nConnect to the network, or put the four files, as they are or as .gz, into that folder, or "
-                        "set MNIST_ROOT to a folder that has them in MNIST/raw.")
+                        f"{foreign}\nConnect to the network, or put the four files, as they are or as .gz, into that "
+                        "folder, or set MNIST_ROOT to a folder that has them in MNIST/raw.")
 
 
 def _get(url, most, patience, bar):

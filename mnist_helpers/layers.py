@@ -57,8 +57,8 @@ def summary(model: torch.nn.Module, input_size: tuple | None = None, budget: int
             torchsummary.summary(replica, input_size, device="cpu")
     except AttributeError as error:  # torchsummary asks each output for its size
         raise ValueError(f"torchsummary cannot show {type(model).__name__}: one of its layers returns more than a "
-                         f"tensor, as nn.LSTM does ({error}). It can be trained all the same; count_parameters counts "
-                         "it") from error
+                         f"tensor, as nn.LSTM does. It has {parameters:,} parameters, and can be trained all the "
+                         "same") from error
     except (RuntimeError, ValueError, TypeError) as error:
         raise ValueError(f"{type(model).__name__} does not take an input of shape {input_size}: {error}") from error
     finally:

@@ -1,6 +1,7 @@
 """Measuring a network: `evaluate`, and what it returns."""
 
 import contextlib
+import warnings
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
@@ -11,6 +12,8 @@ from .data import Split
 from .device import device_of, on_few_threads, random_state, set_random_state
 from .loader import Loader, batches_of, feed
 from .recipe import weights_digest
+
+LOOK = 32  # images whose borders are looked at
 
 
 @dataclass(frozen=True, eq=False)
@@ -37,6 +40,15 @@ def count_correct(logits: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
     """How many logits ``(n, classes)`` are largest at their target, a class ``(n,)`` or probabilities ``(n, classes)``,
     as a float32 number on the device."""
     return (logits.argmax(1) == (targets.argmax(1) if targets.ndim == 2 else targets)).sum().float()
+
+
+def bright_borders(images: torch.Tensor) -> bool:
+    """Whether nearly all images ``(n, channels, height, width)`` have a border that is nearer to their brightest pixel
+    than to their darkest one, as photographs of ink on paper have."""
+    flat = images.flatten(2).float()
+    border = torch.cat([images[..., 0, :], images[..., -1, :], images[..., 0], images[..., -1]], 2).float().median(2)[0]
+    bright = border - flat.amin(2) > flat.amax(2) - border
+    return len(images) > 0 and bright.float().mean().item() > 0.9
 
 
 @contextlib.contextmanager
@@ -70,6 +82,9 @@ def evaluate(model, data, *, loss_fn: Callable = F.cross_entropy, batch_size: in
     own = batches is not data and isinstance(batches, Loader)
     if augment is not None and not own:
         raise ValueError("`augment` goes with images; these batches are made already: give it to their loader")
+    if own and bright_borders(batches.images[:LOOK]):
+        warnings.warn("these images have a bright border, and MNIST's are white on black: a network trained on MNIST "
+                      "reads dark ink on paper as `255 - images`, or through mh.prepare_photo", stacklevel=3)
     generator = getattr(batches, "generator", None)
     state = None if own or generator is None else generator.get_state()
     with evaluation_mode(model), torch.no_grad():

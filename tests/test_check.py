@@ -126,3 +126,16 @@ def test_a_loss_above_that_of_guessing_names_the_rate():
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         check.check_loss(math.log(10), 10, 10)
+
+
+def test_dark_ink_on_paper_is_noticed_where_a_network_is_evaluated(recwarn):
+    """Also as floats; and never on images of MNIST's kind, of a few bright ones, of one colour, or on none."""
+    mnist, model = mh.load_mnist(profile="quick", verbose=False).test, Net()
+    some = mnist.images[:40].clone()
+    some[:20] = 255 - some[:20]
+    for images in (mnist.images[:500], some, torch.full((5, 1, 28, 28), 200, dtype=torch.uint8), mnist.images[:500] / 255):
+        mh.evaluate(model, (images, mnist.labels[: len(images)]))
+    assert not recwarn.list
+    for images in (255 - mnist.images[:40], 1 - mnist.images[:40] / 255):
+        with pytest.warns(UserWarning, match=r"bright border.*255 - images.*prepare_photo"):
+            mh.evaluate(model, (images, mnist.labels[:40]))

@@ -499,14 +499,16 @@ def test_help_and_version_need_no_torch():
         assert (done.returncode, done.stderr) == (0, "") and done.stdout
 
 
-def test_a_kernel_with_another_package_is_noticed(project, capsys, monkeypatch):
+@pytest.mark.parametrize("arguments", [["run", "01_good", "--profile", "quick"], ["study", "01_good"], ["refresh", "01_good"]])
+def test_a_kernel_with_another_package_is_noticed(project, capsys, monkeypatch, arguments):
     other = project / "mnist_helpers"
     other.mkdir()
     (other / "__init__.py").touch()
     monkeypatch.setenv("PYTHONPATH", str(project))  # as in another clone
-    assert main(["run", "01_good", "--profile", "quick"]) == 1
+    before = contents(project)
+    assert main(arguments) == 1 and contents(project) == before
     err = capsys.readouterr().err
-    assert str(other) in err and str(ROOT / "mnist_helpers") in err
+    assert len(err.splitlines()) == 1 and "doctor" in err and str(other) in err and str(ROOT / "mnist_helpers") in err
 
 
 def test_data_without_network_fails_with_the_remedy(tmp_path, capsys, monkeypatch):

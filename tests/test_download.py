@@ -311,6 +311,19 @@ def test_fashion_under_mnists_names_is_told_from_damage(mnist_root):
     assert not download._is_copy(labels[:8] + labels[9:] + labels[8:9], labels)
 
 
+def test_without_a_network_a_file_of_another_data_set_has_its_remedy_too(tmp_path):
+    path = tmp_path / "MNIST" / "raw" / "t10k-labels-idx1-ubyte"
+    path.parent.mkdir(parents=True)
+    for name in data.download.FILES:
+        (path.parent / name).write_bytes(b"of another data set")
+    with pytest.raises(data.DownloadError, match="of another data set: move it away, or set MNIST_ROOT to another folder"):
+        data.fetch(tmp_path, mirrors=["http://127.0.0.1:9/"])
+    assert path.read_bytes() == b"of another data set"
+    with pytest.raises(data.DownloadError) as error:
+        data.fetch(tmp_path / "empty", mirrors=["http://127.0.0.1:9/"])
+    assert "another data set" not in str(error.value)
+
+
 def test_a_damaged_file_is_kept_until_its_replacement_is_verified(tmp_path, contents):
     (tmp_path / NAMES[0]).write_bytes(b"half")
     with pytest.raises(download.DownloadError, match=f"{NAMES[0]} is damaged"):

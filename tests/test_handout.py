@@ -240,6 +240,25 @@ def test_a_class_is_one_histogram(tmp_path, capfd):
         grading.collect(tmp_path / "1001")
 
 
+def test_what_a_class_did_not_hand_in_is_not_looked_at(tmp_path, capfd, monkeypatch):
+    """Hidden folders, environments and what programs install; and of a home folder nothing at all."""
+    cell = small.cell("")
+    for seed, folder in enumerate(("Ada", "Ben", ".git", "node_modules/x", "env/lib", ".ipynb_checkpoints")):
+        cell.outputs = [nbformat.v4.new_output("stream", text=f"{grading.MARK}{json.dumps(run_of(seed, 9800 + seed))}\n")]
+        small.write(tmp_path / folder / "01_baseline.ipynb", cell)
+    (tmp_path / "env" / "pyvenv.cfg").touch()
+    (tmp_path / "empty.ipynb").touch()
+    cell.outputs[0].text = f"{grading.MARK}half a li"
+    small.write(tmp_path / "Ben" / "torn.ipynb", cell)
+    assert sorted(run["seed"] for run in grading.handed_in(tmp_path)) == [0, 1]
+    said = capfd.readouterr().err
+    assert "left out" in said and "empty.ipynb" in said and "torn.ipynb" in said
+    monkeypatch.setattr(grading, "MOST_FOLDERS", 2)
+    for typed in ("collect", "grade"):
+        assert main([typed, str(tmp_path)]) == 1
+        assert "what your class handed in" in capfd.readouterr().err.splitlines()[-1]
+
+
 # ---------------------------------------------------------------- nbgrader itself
 
 

@@ -3,10 +3,12 @@
 import contextlib
 import json
 import os
+import secrets
 import socket
 import subprocess
 import sys
 import time
+import urllib.error
 import urllib.request
 
 import nbformat
@@ -26,7 +28,9 @@ NUMBERED = """() => {
 
 @pytest.fixture
 def lab(browser, tmp_path, monkeypatch):  # the browser first: where there is none, nothing is served
-    """The address of a JupyterLab that serves `SHOWN`, without their outputs, in the quick profile."""
+    """The address of a JupyterLab that serves `SHOWN`, without their outputs, in the quick profile; to whom has its
+    token, for a server without one would run anything for any user of the machine."""
+    token = secrets.token_hex(16)
     for name in SHOWN:
         notebook = nbformat.read(notebooks.folder() / f"{name}.ipynb", as_version=4)
         for cell in notebook.cells:
@@ -45,9 +49,9 @@ def lab(browser, tmp_path, monkeypatch):  # the browser first: where there is no
     tracker.write_text('{"windowingMode": "none"}', encoding="utf-8")
     process = subprocess.Popen(
         [sys.executable, "-m", "jupyterlab", "--no-browser", "--allow-root", "--ip=127.0.0.1", f"--port={port}",
-         "--IdentityProvider.token=", "--ServerApp.password=", str(tmp_path)],
-        env=os.environ | settings, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-    address = f"http://127.0.0.1:{port}/lab"
+         "--ServerApp.password=", str(tmp_path)],
+        env=os.environ | settings | {"JUPYTER_TOKEN": token}, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    address = f"http://127.0.0.1:{port}/lab?token={token}"
     try:
         deadline = time.monotonic() + 90
         while True:
@@ -67,7 +71,7 @@ def wait_for_kernel(lab):
     """Until the page is connected to its kernel: asked to run anything earlier, JupyterLab opens a dialog instead."""
     deadline = time.monotonic() + 90
     while True:
-        with urllib.request.urlopen(lab.removesuffix("/lab") + "/api/sessions", timeout=5) as reply:
+        with urllib.request.urlopen(lab.replace("/lab?", "/api/sessions?"), timeout=5) as reply:
             kernels = [session["kernel"] for session in json.load(reply)]
         if any(kernel["connections"] and kernel["execution_state"] == "idle" for kernel in kernels):
             return
@@ -79,7 +83,7 @@ def wait_for_kernel(lab):
 def run_all(browser, lab, name):
     """The page of a notebook after Run All Cells, every code cell with its number and none with an error."""
     with contextlib.closing(browser.new_page(viewport={"width": 1300, "height": 9_000})) as page:
-        page.goto(f"{lab}/tree/{name}.ipynb?reset")
+        page.goto(lab.replace("/lab?", f"/lab/tree/{name}.ipynb?reset&"))
         page.wait_for_selector(".jp-NotebookPanel .jp-CodeCell", timeout=90_000)
         wait_for_kernel(lab)
         page.click("text=Run >> nth=0")
@@ -88,6 +92,11 @@ def run_all(browser, lab, name):
         assert not page.locator(".jp-OutputArea-output[data-mime-type='application/vnd.jupyter.stderr'],"
                                 ".jp-OutputArea-output[data-mime-type='application/vnd.jupyter.error']").count()
         yield page
+
+
+def test_who_has_no_token_is_not_let_in(lab):
+    with pytest.raises(urllib.error.HTTPError, match="403"):
+        urllib.request.urlopen(lab.partition("/lab")[0] + "/api/sessions", timeout=5)
 
 
 @pytest.mark.parametrize(("name", "said", "figures"), [

@@ -4,7 +4,9 @@ were interrupted, and that their outputs are those of their code and of the reco
 import ast
 import builtins
 import json
+import os
 import re
+import shutil
 import subprocess
 import symtable
 import sys
@@ -313,8 +315,6 @@ def test_the_kept_weights_are_those_of_the_record(network, test_images):
 
 def nbval(path, *options, profile="quick"):
     """Run a notebook's cells as tests, with the settings of this project."""
-    import os
-
     root = data.project_root()
     return subprocess.run([sys.executable, "-m", "pytest", "-n", "0", "-c", root / "pyproject.toml", "-p", "no:cacheprovider",
                            f"--confcutdir={root}", "-p", "conftest", *options, path], cwd=path.parent, text=True,
@@ -349,3 +349,37 @@ def test_a_cell_over_its_time_fails_the_rest_even_if_it_survives_the_interrupt(t
         "import time\ntry:\n    time.sleep(60)\nexcept KeyboardInterrupt:\n    pass", None), ("assert True", None))
     said = nbval(path, "--nbval-cell-timeout", "2")
     assert "XPASS(strict)" in said and "1 failed, 1 passed" in said
+
+
+def test_what_a_learner_makes_is_not_taken_for_the_courses(tmp_path):
+    """A copy of a lesson and files that are no notebooks are no tests; a lesson run in place is not compared."""
+    few = "01_baseline", "by_hand", "challenges/one_epoch"
+    (tmp_path / "notebooks" / "challenges").mkdir(parents=True)
+    for name in ("conftest.py", "pyproject.toml", *(f"notebooks/{each}.ipynb" for each in few)):
+        shutil.copy(data.project_root() / name, tmp_path / name)
+    shutil.copytree(data.project_root() / "mnist_helpers", tmp_path / "mnist_helpers", ignore=shutil.ignore_patterns("__pycache__"))
+    for arguments in (["init", "--quiet"], ["add", "--all"], ["-c", "user.name=A", "-c", "user.email=a@example.com", "commit",
+                                                             "--quiet", "--message", "the course"]):
+        subprocess.run(["git", *arguments], cwd=tmp_path, check=True)
+    folder = tmp_path / "notebooks"
+    shutil.copy(folder / "by_hand.ipynb", folder / "my_try.ipynb")
+    (folder / "empty.ipynb").touch()
+    (folder / "challenges" / "half.ipynb").write_bytes(b'{"cells": [\xff')
+    saved = notebooks.read(folder / "01_baseline.ipynb")
+    saved.metadata.language_info = {"name": "python", "version": "3.12.1"}
+    nbformat.write(saved, folder / "01_baseline.ipynb")
+    test = tmp_path / "test_lessons.py"
+    test.write_text("from mnist_helpers.course import notebooks\nimport pytest\n"
+                    "@pytest.mark.parametrize('path', notebooks.every(), ids=notebooks.name_of)\n"
+                    "def test_one(path):\n    notebooks.read(path)\n")
+    command = [sys.executable, "-m", "pytest", "-n", "0", "-p", "no:cacheprovider", "-v"]
+
+    def said(*options):
+        return subprocess.run([*command, *options], cwd=tmp_path, text=True, capture_output=True,
+                              env=os.environ | {"PYTHONPATH": str(tmp_path)}).stdout
+
+    collected = said("--collect-only", "notebooks")
+    assert "by_hand.ipynb" in collected and not re.search("my_try|empty|half|rror", collected), collected
+    assert "notebooks/01_baseline.ipynb was saved with a run of your own, and is not compared" in collected
+    tested = said(test.name, "notebooks/my_try.ipynb", "-k", "test_one")  # who names a file means it
+    assert re.search(r"2 passed, 1 skipped, [1-9]\d deselected", tested) and "[my_try]" not in tested, tested

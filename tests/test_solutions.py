@@ -57,8 +57,7 @@ def solutions(path):
 
 
 def test_each_notebook_has_its_solutions_and_no_solution_is_left_over():
-    there = {path for path in notebooks.solutions().rglob("*.ipynb") if not notebooks.apart(path)}
-    assert there == {answers.solutions_of(notebooks.name_of(path)) for path in PATHS}
+    assert set(notebooks.every_solution()) == {answers.solutions_of(notebooks.name_of(path)) for path in PATHS}
 
 
 @each_notebook

@@ -112,6 +112,6 @@ def test_a_recurrent_network_is_one_sentence():
         def forward(self, x):
             return self.last(self.rows(x[:, 0])[0][:, -1])
 
-    with pytest.raises(ValueError, match=r"nn\.LSTM.*count_parameters"):
+    with pytest.raises(ValueError, match=r"nn\.LSTM.* has 1,306 parameters, and can be trained"):
         mh.summary(Rows())
     assert mh.layers.count_parameters(Rows()) == 4 * 8 * (28 + 8 + 2) + 90

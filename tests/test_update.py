@@ -221,3 +221,27 @@ def test_copies_follow_the_course_until_somebody_changes_them(places):
 def test_copies_need_the_notebooks(tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(command, "ROOT", tmp_path)
     assert command.main(["lab"]) == 1 and "clone" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("typed", ["lab", "update"])
+def test_a_course_that_cannot_be_written_is_a_sentence_with_its_remedy(places, monkeypatch, capsys, typed):
+    """An administrator's, for instance. Root may write anywhere, so the answer of the system is replaced."""
+    course, learner = places
+    change_course(course)
+    before = git(learner, "rev-parse", "HEAD"), sorted(learner.rglob("*"))
+    monkeypatch.setattr(command, "ROOT", learner)
+    monkeypatch.setattr("os.access", lambda path, mode: learner not in (path, *path.parents))
+    assert command.main([typed]) == 1
+    said = capsys.readouterr().err.splitlines()
+    assert len(said) == 1 and str(learner) in said[0] and "a folder of your own" in said[0]
+    assert (git(learner, "rev-parse", "HEAD"), sorted(learner.rglob("*"))) == before
+
+
+def test_a_file_that_is_no_notebook_is_copied_as_it_is(places):
+    _, learner = places
+    odd = {"empty.ipynb": b"", "half.ipynb": b'{"cells": [', "list.ipynb": b"[]", "none.ipynb": b'{"cells": []}'}
+    for name, content in odd.items():
+        (learner / "notebooks" / name).write_bytes(content)
+    copies.make(learner)
+    assert {name: (learner / "work" / name).read_bytes() for name in odd} == odd
+    assert (learner / "work" / "01_a.ipynb").exists()

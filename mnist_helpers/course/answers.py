@@ -161,7 +161,7 @@ def quoted(name: str) -> list[str]:
 
 def write_quotes() -> None:
     """Bring what the solutions quote up to date. Raises `ValueError` where a notebook has more or fewer exercises."""
-    for path in sorted(notebooks.solutions().rglob("*.ipynb")):
+    for path in notebooks.every_solution():
         notebook = notebooks.read(path)
         cells = [cell for cell in notebook.cells if "quoted" in cell.metadata.get("tags", [])]
         name = path.relative_to(notebooks.solutions()).with_suffix("").as_posix()

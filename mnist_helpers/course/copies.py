@@ -6,6 +6,7 @@ import os
 from pathlib import Path
 
 from ..files import replace_file
+from ..places import writable
 
 FOLDER = "work"
 KNOWN = ".copies.json"  # of each copy, what it was made of and what it was then
@@ -15,11 +16,12 @@ def make(root: Path) -> list[str]:
     """Copy what is in ``notebooks/`` to ``work/``, and bring copies up to date that nobody has changed; return what is
     to be said. Copies that were run or edited stay. A copy that was deleted or renamed is made anew.
 
-    Raises `ValueError` if the notebooks are not in ``root``.
+    Raises `ValueError` if the notebooks are not in ``root``, or nothing can be written there.
     """
     originals, target = root / "notebooks", root / FOLDER
     if not originals.is_dir():
         raise ValueError(f"the notebooks are not in {root}: clone the course, and install it from there")
+    refuse_read_only(root)
     target.mkdir(exist_ok=True)
     known, old, made = _known(target), [], 0
     for path in sorted(originals.rglob("*")):
@@ -41,6 +43,13 @@ def make(root: Path) -> list[str]:
                    for name in old]
 
 
+def refuse_read_only(root: Path) -> None:
+    """Raise `ValueError` with the remedy for a course that its reader cannot write to, such as an administrator's."""
+    if not all(writable(place) for place in (root, root / FOLDER)):
+        raise ValueError(f"you cannot write in {root}: clone or copy the course into a folder of your own, install it "
+                         "from there, and type this there")
+
+
 def there(root: Path) -> bool:
     """Whether this checkout has copies."""
     return (root / FOLDER / KNOWN).is_file()
@@ -58,9 +67,13 @@ def copied(path: Path, copy: Path) -> bytes:
     whole = path.read_bytes()
     if path.suffix != ".ipynb":
         return whole
-    notebook = json.loads(whole)
-    first = notebook["cells"][0]
-    if first["cell_type"] == "markdown":
+    try:
+        notebook = json.loads(whole)
+        first = notebook["cells"][0]
+        is_text = first["cell_type"] == "markdown"
+    except (ValueError, TypeError, LookupError):  # empty, or no notebook: a learner may have put it there
+        return whole
+    if is_text:
         link = Path(os.path.relpath(path, copy.parent)).as_posix()
         first["source"] = [f"*This is your copy. [The original]({link}) stays as the course has it.*\n", "\n",
                            *"".join(first["source"]).splitlines(keepends=True)]

@@ -33,7 +33,26 @@ PASSED_ON = ("PATH", "LANG", "LC_ALL", "SYSTEMROOT", "LD_LIBRARY_PATH", "VIRTUAL
 MARK = "hand-in: "  # begins the line that `hand_in` prints
 KEPT = ("id", "notebook", "model", "parameters", "seed", "epochs", "profile", "dataset", "test_accuracy",
         "test_correct", "test_total")
+INSTALLED = ("node_modules", "site-packages", "__pycache__")
+MOST_FOLDERS = 2_000
 APART = 0.3  # points that somebody might announce as an improvement
+
+
+def below(folder: Path, ending: str) -> list[Path]:
+    """The files with an ending below a folder, in order, without those in hidden folders and in what programs install:
+    ``.git``, ``node_modules``, environments of Python.
+
+    Raises `ValueError` for a folder that holds too many others to be a class's, such as a home folder.
+    """
+    found = []
+    for number, (parent, folders, names) in enumerate(os.walk(folder)):
+        if number >= MOST_FOLDERS:
+            raise ValueError(f"{folder} has more than {MOST_FOLDERS:,} folders: name the one with what your class "
+                             "handed in")
+        folders[:] = [each for each in folders if not each.startswith(".") and each not in INSTALLED
+                      and not Path(parent, each, "pyvenv.cfg").exists()]
+        found += [Path(parent, name) for name in names if name.endswith(ending)]
+    return sorted(found)
 
 
 # ---------------------------------------------------------------- grading
@@ -46,9 +65,7 @@ def submissions(folder: Path) -> list[tuple[Path, object, dict]]:
     """
     found, others = [], []
     known = {notebooks.name_of(path): path for path in [*notebooks.every(), *notebooks.own()]}
-    for path in sorted(Path(folder).rglob("*.ipynb")):
-        if ".ipynb_checkpoints" in path.parts:
-            continue
+    for path in below(folder, ".ipynb"):
         try:
             notebook = notebooks.read(path)
             about = notebook.metadata["mnist_handout"]
@@ -222,12 +239,14 @@ def hand_in(record: dict) -> None:
 def handed_in(folder: Path) -> list[dict]:
     """The runs below a folder, each once: of `hand_in` in notebooks, and of files of records (``*.jsonl``)."""
     runs = []
-    for path in sorted(Path(folder).rglob("*.ipynb")):
-        if ".ipynb_checkpoints" not in path.parts:
+    for path in below(folder, ".ipynb"):
+        try:
             lines = [line for cell in notebooks.read(path).cells for output in cell.get("outputs", [])
                      for line in output.get("text", "").splitlines() if line.startswith(MARK)]
             runs += [json.loads(line.removeprefix(MARK)) for line in lines]
-    for path in sorted(Path(folder).rglob("*.jsonl")):
+        except (OSError, ValueError) as error:
+            print(f"left out: {path} ({error})", file=sys.stderr)
+    for path in below(folder, ".jsonl"):
         runs += files.read_records(path, set(KEPT))
     return list({(run["id"], run["profile"], run["test_correct"]): run for run in runs}.values())
 

@@ -21,6 +21,7 @@ from types import ModuleType, SimpleNamespace
 
 from ..places import project_root
 from . import catalogue
+from .git import answer
 
 # nbformat imports jsonschema, which builds a parser of internationalized addresses if it can: two seconds for every
 # process that reads a notebook, and no notebook has such an address to check.
@@ -94,13 +95,43 @@ def lessons() -> list[Path]:
 
 def every() -> list[Path]:
     """The paths of the course's notebooks, in order: those of the catalogue, and those with outputs that the course
-    stored. Solutions, a learner's own, copies, those that are `apart`, and what Jupyter keeps as checkpoints do not
-    count."""
-    listed = {folder() / network.notebook_file for network in catalogue.networks()}
-    found = (path for path in folder().rglob("*.ipynb")
-             if ".ipynb_checkpoints" not in path.parts and solutions() not in path.parents and not apart(path))
+    stored, if git tracks them or knows nothing of this folder. Solutions, what a learner puts here, copies, those that
+    are `apart`, what Jupyter keeps as checkpoints, and files that are no notebooks do not count."""
+    listed, tracked = {folder() / network.notebook_file for network in catalogue.networks()}, _tracked()
+    found = (path for path in _all_in(folder()) if solutions() not in path.parents and not apart(path))
     return sorted(path for path in found
-                  if path in listed or (not COPY.search(path.stem) and "mnist_helpers" in read(path).metadata))
+                  if path in listed or ((not tracked or path in tracked) and _noted(path, "mnist_helpers") is not None))
+
+
+def every_solution() -> list[Path]:
+    """The paths of the course's solutions, in order: those that git tracks, or all where it knows nothing of this
+    folder."""
+    tracked = _tracked()
+    return [path for path in _all_in(solutions()) if not apart(path) and (not tracked or path in tracked)]
+
+
+def own_runs() -> list[Path]:
+    """The course's notebooks that were run in place, and saved: what they show is the reader's. Jupyter notes the
+    version of Python in them, and `store` leaves none."""
+    changed = _named_by_git("diff", "--name-only", "--relative", "-z", "HEAD")
+    return [path for path in every() if path in changed and "version" in (_noted(path, "language_info") or {})]
+
+
+def _tracked():
+    """The files in `folder` that git tracks; none in a copy of the course without its repository."""
+    return _named_by_git("ls-files", "-z")
+
+
+def _named_by_git(*arguments):
+    return {folder() / name for name in answer(folder(), *arguments).split("\0") if name}
+
+
+def _noted(path, key):
+    """What a notebook's metadata have under a key; None of what is no notebook, or not the reader's to read."""
+    try:
+        return read(path).metadata.get(key)
+    except (OSError, ValueError):
+        return None
 
 
 def find(names=()) -> list[Path]:
@@ -126,7 +157,10 @@ def _find(name):
 
 def read(path: Path):
     """The notebook in a file, as nbformat has it. Raises `ValueError` if it is none."""
-    return parse(Path(path).read_text(encoding="utf-8"), path.name)
+    try:
+        return parse(Path(path).read_text(encoding="utf-8"), path.name)
+    except UnicodeDecodeError as error:
+        raise ValueError(f"{path.name} is no notebook: it is not written in UTF-8") from error
 
 
 def parse(text: str, name: str = "the text"):

@@ -105,7 +105,7 @@ def write_sources(folder: Path, root: Path) -> int:
     """Write into ``folder`` what Sphinx reads; return the number of pages."""
     pages = [*sorted((root / "site").glob("*.md")), *(root / name for name in MOVED if name.endswith(".md")
                                                       and name != "README.md"), *notebooks.every(),
-             *sorted(path for path in notebooks.solutions().rglob("*.ipynb") if not notebooks.apart(path))]
+             *notebooks.every_solution()]
     for source in pages:
         target = place(source, root)
         (folder / target).parent.mkdir(parents=True, exist_ok=True)

@@ -18,8 +18,10 @@ INSTALL = ("requirements.txt", "pyproject.toml")
 def update(root: Path) -> list[str]:
     """Fetch the branch that the checkout in ``root`` follows, and take it over; return what is to be said.
 
-    Raises `ValueError`, with the remedy, before anything changes, where there is nothing to follow or git cannot fetch.
+    Raises `ValueError`, with the remedy, before anything changes, where there is nothing to follow, git cannot fetch,
+    or the folder cannot be written.
     """
+    copies.refuse_read_only(root)
     target, base, head = _to_follow(root)
     unmerged = set(lines(root, "diff", "--name-only", "-z", "--diff-filter=U"))
     if target == head and not unmerged:
