@@ -130,8 +130,9 @@ def fit(model, train, val, *, epochs: int, optimizer, scheduler=None, loss_fn: C
     augmentation use a generator seeded from PyTorch's global random state: after `set_seed` a run can be repeated.
 
     With ``checkpoint=path`` everything needed to go on is written there after each epoch, in one step, and a later
-    call with the same arguments goes on from it to the same weights, bit for bit. A keyboard interrupt is raised again
-    as `Interrupted`, with the completed epochs. Images of the profile "recorded" have a recorded training replayed.
+    call with the same arguments goes on from it to the same weights, bit for bit; a warning says so where the batches
+    come from what cannot be put back. A keyboard interrupt is raised again as `Interrupted`, with the completed epochs.
+    Images of the profile "recorded" have a recorded training replayed.
     On a CPU, training takes one thread: see `mnist_helpers.device.set_threads`.
 
     Raises `TrainingDiverged` if the loss is not finite, `CheckpointError` if the checkpoint is damaged or belongs to
@@ -148,7 +149,7 @@ def fit(model, train, val, *, epochs: int, optimizer, scheduler=None, loss_fn: C
         return traced(run, train_epoch(model, first, optimizer=optimizer, loss_fn=loss_fn,
                                        after_step=scheduler.step if every_step else None)[2])
     say_threads(device_of(model))
-    kept = None if checkpoint is None else keeping.Checkpoint(checkpoint, run, optimizer, scheduler, train)
+    kept = None if checkpoint is None else keeping.Checkpoint(checkpoint, run, optimizer, scheduler, train, val)
     if kept and kept.path.exists():
         kept.resume(epochs)
     rate = _rate(optimizer)
