@@ -7,7 +7,7 @@ that a smaller last batch counts for what it is.
 
 import sys
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from itertools import islice
 from pathlib import Path
 
@@ -99,7 +99,7 @@ def train_epoch(model, batches: Iterable, *, optimizer, loss_fn: Callable = F.cr
             bar.update(len(losses) - bar.n)
             last_refresh = time.monotonic()
     if not losses:
-        raise ValueError("there are no batches to train on")
+        raise ValueError("there are no batches to train on: the loader is empty, or was used up by an epoch before")
     loss, accuracy = measured()
     if bar is not None:
         bar.update(len(losses) - bar.n)
@@ -214,6 +214,10 @@ def _check(model, train, val, epochs, optimizer, scheduler, every_step, loss_fn)
         raise ValueError(f"epochs must be at least 1, not {epochs}")
     if steps == 0:
         raise ValueError("there are no batches to train on")
+    for batches in (train, val):
+        if isinstance(batches, Iterator) and epochs > 1:
+            raise ValueError(f"a {type(batches).__name__} yields its batches once, and {epochs} epochs were asked for: "
+                             "pass a DataLoader, or a list of the batches")
     if isinstance(optimizer, torch.optim.LBFGS):
         raise ValueError("LBFGS computes the loss several times a step; this loop does so once: use another optimiser")
     if isinstance(scheduler, torch.optim.lr_scheduler.ReduceLROnPlateau) and val is None:
