@@ -289,6 +289,35 @@ def test_a_generator_that_is_made_later_is_named(split, network, tmp_path):
         train(network(), DataLoader(Late(split, lambda: 0), 32), val=None, epochs=2, checkpoint=path)
 
 
+SHORT = """import sys, torch
+from torch import nn
+import mnist_helpers as mh
+path, epochs = sys.argv[1], int(sys.argv[2])
+mh.set_seed(0)
+images = torch.arange(64 * 784).remainder(251).to(torch.uint8).view(64, 1, 28, 28)
+model = nn.Sequential(nn.Flatten(), nn.Linear(784, 10), nn.BatchNorm1d(10), nn.Dropout(0.1))
+optimizer = torch.optim.Adam(model.parameters())
+scheduler = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, 3)
+data = mh.Loader((images, torch.arange(64) % 10), 32, augment=mh.Augment(mh.Rotation(10)))
+run = mh.fit(model, data, None, epochs=epochs, optimizer=optimizer, scheduler=scheduler, checkpoint=path)
+print(torch.__version__, len(run.batch_loss))"""
+
+
+def test_a_checkpoint_goes_on_under_another_pytorch_and_back(tmp_path):
+    """``MNIST_OTHER_PYTHON`` is the Python of an environment with another version, such as the oldest allowed."""
+    if not (other := os.environ.get("MNIST_OTHER_PYTHON")):
+        pytest.skip("needs a second environment: set MNIST_OTHER_PYTHON to its Python")
+    seen = []
+    for epochs, python in ((1, sys.executable), (2, other), (3, sys.executable)):
+        done = subprocess.run([python, "-c", SHORT, tmp_path / "run.pt", str(epochs)], capture_output=True, text=True,
+                              env=os.environ | {"PYTHONPATH": str(Path(mh.__file__).parents[1])})
+        assert done.returncode == 0, done.stderr
+        version, steps = done.stdout.splitlines()[-1].split()
+        seen.append(version)
+        assert int(steps) == 2 * epochs and ("going on" in done.stdout) == (epochs > 1)
+    assert seen[0] == seen[2] != seen[1]
+
+
 def test_checkpoints_are_written_in_one_step_and_hold_plain_data_only(split, network, tmp_path, monkeypatch):
     """Loading them cannot run code that somebody put into them."""
     path, seen, replace = tmp_path / "run.pt", [], os.replace
