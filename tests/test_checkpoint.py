@@ -201,7 +201,7 @@ NOT_KEPT = {  # what is said of the others
         Noisy(split, torch_noise), 32, num_workers=1, persistent_workers=True), "persistent_workers"),
     "workers in no order": (lambda split: DataLoader(split, 32, num_workers=1, in_order=False), "in_order"),
     "its own class": (Own, "a Own, which may keep"),
-    "a generator": (lambda split: (batch for batch in 3 * list(DataLoader(split, 32))), "a generator, which may keep"),
+    "a generator": (lambda split: (batch for batch in DataLoader(split, 32)), "a generator, which may keep"),
     "its own sampler": (lambda split: DataLoader(split, 32, sampler=OwnSampler(split)), "a OwnSampler, which may keep"),
     "its own stream": (lambda split: DataLoader(Stream(split), 32), "a Stream, which may keep"),
     "NumPy's generator": (lambda split: DataLoader(Noisy(split, lambda: 0, np.random.default_rng(0)), 32),
@@ -236,7 +236,7 @@ def test_the_batches_of_others_go_on_to_the_same_bit(split, network, tmp_path, n
 def test_a_training_that_cannot_go_on_to_the_same_bit_says_so_once(split, network, tmp_path, name, validate):
     make, reason = NOT_KEPT[name]
     path = tmp_path / "run.pt"
-    for epochs in (1, 2):  # also where it goes on
+    for epochs in (1,) if name == "a generator" else (1, 2):  # also where it goes on; a generator yields batches once
         loader = make(split)
         data, val = (mh.Loader(split, 32), loader) if validate else (loader, None)
         model = network()
