@@ -12,7 +12,7 @@ import torch
 import mnist_helpers as mh
 from mnist_helpers.course.tables import Table
 
-from . import pipelines, spread
+from . import loading, pipelines, spread
 
 
 def timed(epoch, case, model, *arguments):
@@ -82,7 +82,8 @@ def measure(case, images, repeats):
         rounds.append({f"published, {device}": published(case, images, workers[device], device, seed)
                        for device in devices})
         rounds[-1] |= {name: ours(case, images, *side, seed) for name, side in named.items()}
-    return {"case": case, "images": images, "workers": workers, "rounds": rounds}
+    return {"case": case, "images": images, "workers": workers, "rounds": rounds,
+            "loading": loading.measure(case, max(1, images // 10), repeats)}
 
 
 def run(repeats=5, images=55_000):
@@ -105,8 +106,14 @@ def tables(measured):
                          spread(ratios, unit="x"),
                          f"{statistics.fmean(accuracies):.2f} [{min(accuracies):.2f}, {max(accuracies):.2f}]"])
     rounds = " and ".join(map(str, dict.fromkeys(len(case["rounds"]) for case in measured)))
+    # Figures from before the loaders were measured alone have no such part.
+    alone = [row for case in measured if "loading" in case for row in loading.rows(case["case"], case["loading"])]
     return {f"One epoch as published and as here, in {rounds} rounds: the same network, images, batch size, "
             "augmentation and threads. *Tuned* is with channels last in memory, a fused Adam "
             "and the settings of `mnist_helpers.cpu`.":
             Table(["network", "epoch", "seconds", "times as fast [smallest, largest]",
-                   "validation (%) [smallest, largest]"], rows)}
+                   "validation (%) [smallest, largest]"], rows)} | ({
+            "Loading alone, without the steps: the same images, batch size and augmentation. torchvision's transforms "
+            "draw once a call, so they are called for each image.":
+            Table(["network", "batches from", "µs an image", "times mh.Loader [smallest, largest]"], alone)}
+            if alone else {})

@@ -28,7 +28,9 @@ def check_network(model: torch.nn.Module, inputs: torch.Tensor, targets: torch.T
     model = getattr(model, "_orig_mod", model)  # what torch.compile wrapped
     with evaluation_mode(model), torch.enable_grad():
         logits = forward(model, inputs.float())
-        _check_shape(model, logits, inputs, targets)
+        _check_shape(model, logits, inputs, targets, loss_fn)
+        if classes and logits.shape[1] < classes:
+            _refuse_label(classes - 1, logits.shape[1])
         if classes and logits.shape[1] > classes:
             warnings.warn(f"the network has {logits.shape[1]} outputs, and the labels are 0 to {classes - 1}: "
                           f"{classes} are enough", stacklevel=5)
@@ -95,7 +97,7 @@ def _explained(error, begun, done, inputs):
     return f"{what} failed on an input of shape {given}: {said}"
 
 
-def _check_shape(model, logits, inputs, targets):
+def _check_shape(model, logits, inputs, targets, loss_fn):
     if logits is None:
         raise NetworkError(f"{type(model).__name__}.forward returns nothing: end it with `return`")
     if not isinstance(logits, torch.Tensor):
@@ -106,10 +108,15 @@ def _check_shape(model, logits, inputs, targets):
     if targets.ndim == 1 and not targets.is_floating_point():
         wrong = targets[(targets < 0) | (targets >= logits.shape[1])]
         if len(wrong):
-            raise NetworkError(f"a label is {wrong[0].item()}, and the network has {logits.shape[1]} outputs, for the "
-                               f"classes 0 to {logits.shape[1] - 1}" + (
-                                   ": labels that count from 1 are to be given as `labels - 1`"
-                                   if targets.min() > 0 and wrong[0] == logits.shape[1] else ""))
+            _refuse_label(wrong[0].item(), logits.shape[1], from_one=targets.min() > 0 and wrong[0] == logits.shape[1])
+    if loss_fn is F.cross_entropy and targets.is_floating_point() and targets.shape != logits.shape:
+        raise NetworkError(f"labels that are floats are probabilities, here {tuple(logits.shape)}, and these have the "
+                           f"shape {tuple(targets.shape)}: pass classes as integers, `labels.long()`")
+
+
+def _refuse_label(label, outputs, from_one=False):
+    raise NetworkError(f"a label is {label}, and the network has {outputs} outputs, for the classes 0 to {outputs - 1}"
+                       + (": labels that count from 1 are to be given as `labels - 1`" if from_one else ""))
 
 
 def _check_hidden(model, logits):

@@ -4,21 +4,27 @@ import copy
 import hashlib
 import io
 import json
+import random
 import tempfile
+import types
 import warnings
 import weakref
 import zipfile
+from itertools import islice
 from pathlib import Path
 from pickle import UnpicklingError
 
 import filelock
+import numpy as np
 import torch
 from safetensors import safe_open
 from safetensors.torch import save
+from torch.utils.data import DataLoader, IterableDataset
 
 from .data import project_root
 from .device import device_of, random_state, set_random_state
 from .files import replace_file
+from .loader import Loader
 from .recipe import differences, package_digest
 
 TRACE_STEPS = 100  # that a recorded training is compared over
@@ -53,17 +59,21 @@ def digest(content) -> str:
 class Checkpoint:
     """The file at ``path`` from which `run` can go on: everything that its training changes.
 
-    Raises `CheckpointError` if nothing can be written there, or another process trains with it.
+    Warns if the batches come from what cannot be put back. Raises `CheckpointError` if nothing can be written there, or
+    another process trains with it.
     """
 
-    def __init__(self, path: str | Path, run, optimizer, scheduler, loader):
+    def __init__(self, path: str | Path, run, optimizer, scheduler, train, val):
         try:
             self.path = Path(path).expanduser()
             self.path.parent.mkdir(parents=True, exist_ok=True)
             tempfile.TemporaryFile(dir=self.path.parent).close()  # before the first epoch, and not after it
         except (OSError, RuntimeError) as error:  # RuntimeError: ~ of a user that does not exist
             raise CheckpointError(f"no checkpoint can be written to {path}: {error}. Use another path.") from error
-        self.run, self.loader = run, loader
+        self.run, self.batches = run, {"training": train, "validation": val}
+        if why := "; ".join(f"the {name} batches come from {text}" for name, batches in self.batches.items()
+                            if (text := not_kept(batches))):
+            warnings.warn(MAY_DIFFER + why, stacklevel=4)
         self.parts = {"model": run.model, "optimizer": optimizer}
         if scheduler is not None:
             self.parts["scheduler"] = scheduler
@@ -86,10 +96,9 @@ class Checkpoint:
         """Write it in one step, so that being killed here leaves the previous one. Where it cannot be written, for the
         disk is full, the training goes on with a warning: it can be written after the next epoch."""
         content = {name: part.state_dict() for name, part in self.parts.items()}
-        generator = getattr(self.loader, "generator", None)
         content |= {"start": self.run.card["start"], "recipe": self.run.card["recipe"],
                     "history": self.run.history, "batch_loss": self.run.batch_loss,
-                    "generator": generator.get_state() if generator is not None else None,
+                    "generator": {path: each.get_state() for path, each in self._generators().items()},
                     "random_state": random_state(device_of(self.run.model))}
         buffer = io.BytesIO()  # in memory first: an interrupt or a full disk then leaves nothing half done
         torch.save(content | {"digest": digest(content)}, buffer)
@@ -118,14 +127,13 @@ class Checkpoint:
             raise CheckpointError(f"{path} lacks {', '.join(sorted(missing))}. Use another path; it stays as it is.")
         device = device_of(self.run.model)
         before = copy.deepcopy({name: part.state_dict() for name, part in self.parts.items()})
-        state, generator = random_state(device), getattr(self.loader, "generator", None)
+        state = random_state(device)
         try:
             for name, part in self.parts.items():
                 if set(content[name]) != set(before[name]):
                     raise ValueError(f"the state of the {name} has other parts")
                 part.load_state_dict(content[name])
-            if content["generator"] is not None and generator is not None:
-                generator.set_state(content["generator"])
+            missing = self._set_generators(content["generator"])
             set_random_state(content["random_state"], device)
         except Exception as error:  # made by another version of PyTorch, for example
             for name, part in self.parts.items():
@@ -133,10 +141,31 @@ class Checkpoint:
             set_random_state(state, device)
             raise CheckpointError(f"{path} does not fit this training ({type(error).__name__}: {error}). Use another "
                                   "path; the file stays as it is.") from error
+        if missing:
+            warnings.warn(MAY_DIFFER + f"{missing} is a random generator that is made after the start: make it before",
+                          stacklevel=4)
         self.run.history, self.run.batch_loss = content["history"], content["batch_loss"]
         self.run.card["start"] = content["start"]  # of the training that was stopped, not of this call
         self.run.id = identity(self.run.model, self.run.card["recipe"], epochs, content["start"])
         print(f"going on from {path.name}: {done} of {epochs} epochs are done")
+
+    def _generators(self):
+        return {path: each for path, each in generators_of(self.batches).items() if isinstance(each, torch.Generator)}
+
+    def _set_generators(self, states):
+        """Put back the states of the loaders' generators; returns the name of one that is no longer there, or ""."""
+        if isinstance(states, torch.Tensor):  # release 1.0 kept that of the training loader alone
+            self.batches["training"].generator.set_state(states)
+            return ""
+        for name, batches in self.batches.items():
+            if isinstance(batches, Loader) and batches.generator is None and f"{name}.generator" in states:
+                batches.restart()  # which would do so in its first epoch, and is to go on in a later one
+        ours = self._generators()
+        if lost := set(ours) - set(states):
+            raise ValueError(f"the state of {min(lost)} is missing")
+        for path in set(ours) & set(states):
+            ours[path].set_state(states[path])
+        return min(set(states) - set(ours), default="")
 
     def _read(self):
         if not self.path.is_file():
@@ -172,6 +201,55 @@ def _check_structure(content):
     if set(content["start"]) != {"draws", "weights"} or not {"generator", "random_state"} <= set(content):
         raise ValueError("a part of it is missing")
     content["recipe"].items()
+
+
+# ---------------------------------------------------------------- what batches draw from
+
+MAY_DIFFER = "a training that goes on from this checkpoint may differ from one without a stop: "
+RANDOM = (torch.Generator, np.random.Generator, np.random.RandomState, random.Random)
+MANY = 32  # a list of transforms is shorter, and one of images is longer: it need not be read to its end
+OPAQUE = (torch.Tensor, np.ndarray, str, type, types.ModuleType, types.FunctionType)  # hold no generator of interest
+
+
+def generators_of(thing) -> dict:
+    """``{path: generator}`` of the random generators, PyTorch's and others, that a loader reaches through its
+    attributes: its own, its sampler's, those of its dataset and transforms. Each is named once."""
+    found, seen, todo = {}, set(), [("", thing)]
+    for path, value in todo:  # which grows: the shortest path is the first
+        if id(value) in seen or path.count(".") > 10 or isinstance(value, OPAQUE):
+            continue
+        seen.add(id(value))
+        if isinstance(value, RANDOM):
+            found[path.strip(".")] = value
+        elif isinstance(value, dict):
+            todo += [(f"{path}.{name}", each) for name, each in islice(value.items(), MANY)]
+        elif isinstance(value, list | tuple):
+            todo += [(f"{path}.{number}", each) for number, each in enumerate(value[:MANY])]
+        elif hasattr(value, "__dict__"):  # workers that stay are in `_iterator`
+            todo += [(f"{path}.{name}", each) for name, each in sorted(vars(value).items()) if name != "_iterator"]
+    return found
+
+
+def not_kept(batches) -> str:
+    """Where batches come from that a checkpoint cannot put back, and the remedy; "" where it can. PyTorch seeds workers
+    of each epoch anew from a random state that is kept, but those that stay have states in other processes."""
+    if batches is not None and type(batches) not in (Loader, DataLoader, list, tuple):
+        return f"a {type(batches).__name__}, which may keep a state of its own: use mh.Loader or a DataLoader"
+    theirs, workers = generators_of(batches), getattr(batches, "num_workers", 0)
+    if isinstance(batches, DataLoader):
+        samplers = [batches.sampler, batches.batch_sampler, getattr(batches.batch_sampler, "sampler", None)]
+        for each in [*samplers, *[batches.dataset] * isinstance(batches.dataset, IterableDataset)]:
+            if type(each).__module__ not in ("builtins", "torch.utils.data.sampler", "torch.utils.data.dataloader"):
+                return (f"a {type(each).__name__}, which may keep a state of its own: use a dataset with a length, and "
+                        "one of PyTorch's samplers")
+        if batches.persistent_workers:
+            return "workers that stay, whose random states cannot be read: leave persistent_workers out"
+        if workers and not getattr(batches, "in_order", True):
+            return "workers in no fixed order: leave in_order out"
+    # Workers draw from copies of the dataset's generators, the same in each epoch.
+    other = [path for path, each in theirs.items() if not isinstance(each, torch.Generator)
+             and not (workers and path.startswith("dataset"))]
+    return f"draws of {other[0]}, whose state is not kept: use a torch.Generator there" if other else ""
 
 
 # ---------------------------------------------------------------- replaying a recorded run

@@ -27,7 +27,8 @@ class Loader:
     """Batches ``(inputs, targets)`` of images in memory, on the images' device.
 
     ``data`` is a `Split`, a pair of images ``(n, channels, height, width)`` or ``(n, height, width)`` and integer
-    labels ``(n,)``, tensors or arrays, or a dataset of torchvision that holds such (see `stored`). One rule says what
+    labels ``(n,)`` or probabilities ``(n, classes)``, tensors or arrays, or a dataset of torchvision that holds such
+    (see `stored`). One rule says what
     is normalised: integers 0..255 are scaled to 0..1, augmented, and normalised as MNIST is; floats are taken as they
     are, augmented or not. ``normalize`` may be a function of the float images instead, which is then always applied, or
     False.
@@ -47,8 +48,6 @@ class Loader:
         if batch_size < 1:
             raise ValueError(f"batch_size must be at least 1, not {batch_size}")
         images, labels = checked_pair(data)
-        if labels.dtype not in (torch.float16, torch.float32, torch.float64):
-            labels = labels.long()
         self.dataset, self.images, self.labels = data, images, labels
         self.batch_size, self.augment, self.normalize = batch_size, augment, normalize
         self.shuffle, self.drop_last, self.precision, self.generator = shuffle, drop_last, precision, generator
@@ -148,7 +147,9 @@ def checked_pair(data):
     if isinstance(data, Split):
         images, labels = data.images, data.labels
     else:
-        images, labels = map(torch.as_tensor, stored(data) if in_memory(data) else data)
+        images, labels = stored(data) if in_memory(data) else data
+        images = torch.as_tensor(images)
+    images, labels = single(images), checked_targets(labels)
     if images.ndim == 3:  # without a place for channels, as MNIST is stored
         images = images[:, None]
     if not images.is_floating_point() and images.dtype != torch.uint8:
@@ -161,6 +162,38 @@ def checked_pair(data):
     if len(labels) == 0:
         raise ValueError("there are no images")
     return images, labels
+
+
+def single(numbers: torch.Tensor) -> torch.Tensor:
+    """Doubles, which are NumPy's default, as float32, in which networks compute."""
+    return numbers.float() if numbers.dtype == torch.float64 else numbers
+
+
+def checked_targets(targets) -> torch.Tensor:
+    """Targets as a tensor: classes ``(n,)``, int64, or floats as they are. Raises `TypeError` or `ValueError` for what
+    is neither."""
+    if not isinstance(targets, torch.Tensor):
+        try:
+            plain = isinstance(targets, np.ndarray) and targets.dtype == object
+            targets = torch.as_tensor(targets.tolist() if plain else targets)
+        except (TypeError, ValueError) as error:
+            raise TypeError("labels are numbers, and these are of another kind: number the classes, such as "
+                            "`[names.index(label) for label in labels]`") from error
+    if targets.ndim == 0:
+        raise ValueError("one label came where a batch of them should: pass DataLoader(data, batch_size=64), which "
+                         "makes batches of single images")
+    if targets.is_floating_point():
+        return single(targets)
+    targets = targets.long()
+    if targets.ndim > 1:
+        remedy = "labels[:, 0]" if targets[0].numel() == 1 else "labels.argmax(1)"
+        raise ValueError(f"integer labels are one class an image, and these have the shape {tuple(targets.shape)}: "
+                         f"pass `{remedy}`, or floats for probabilities")
+    # On a GPU, looking at each batch would wait for the device.
+    if targets.device.type == "cpu" and len(targets) and targets.min() < 0:
+        raise ValueError(f"a label is {targets.min().item()}, and classes count from 0: leave such images out, "
+                         "`images[labels >= 0]`")
+    return targets
 
 
 def stored(dataset) -> tuple:
@@ -208,6 +241,8 @@ def batches_of(data, *, shuffle: bool, batch_size: int = BATCH_SIZE, **options) 
         return Loader(data, batch_size, shuffle=shuffle, **options)
     if not isinstance(data, torch.utils.data.IterableDataset) and hasattr(data, "__getitem__") and (
             hasattr(data, "__len__")) and not isinstance(data, list | tuple | dict):
+        if len(data) == 0:
+            raise ValueError("there are no images")
         return DataLoader(data, batch_size, shuffle=shuffle)
     if hasattr(data, "__iter__"):
         return data
@@ -218,9 +253,7 @@ def batches_of(data, *, shuffle: bool, batch_size: int = BATCH_SIZE, **options) 
 def _is_pair(data):
     if not isinstance(data, tuple | list) or len(data) != 2 or not isinstance(data[0], torch.Tensor | np.ndarray):
         return False
-    labels = data[1]
-    return isinstance(labels, torch.Tensor | np.ndarray) or (
-        isinstance(labels, list) and all(isinstance(label, int) for label in labels))
+    return isinstance(data[1], torch.Tensor | np.ndarray | list | tuple)
 
 
 def feed(batches: Iterable, device: torch.device):
@@ -233,9 +266,7 @@ def feed(batches: Iterable, device: torch.device):
         inputs, targets = (part.to(device) for part in split_batch(batch))
         if not number and inputs.is_floating_point():
             check_range(inputs)
-        if inputs.dtype == torch.float64:  # NumPy's default; networks compute in float32
-            inputs = inputs.float()
-        yield normalized(inputs), targets if targets.is_floating_point() else targets.long()
+        yield normalized(inputs), targets
 
 
 def first_images(batches: Iterable, count: int, device: torch.device):
@@ -258,13 +289,14 @@ def first_images(batches: Iterable, count: int, device: torch.device):
 
 
 def split_batch(batch):
-    """``(inputs, targets)`` of a batch, as tensors. Raises `TypeError` for batches of another form."""
+    """``(inputs, targets)`` of a batch, as tensors. Raises `TypeError` or `ValueError` for batches of another form."""
     if isinstance(batch, dict) or not isinstance(batch, tuple | list) or len(batch) != 2:
         parts = f"the keys {list(batch)}" if isinstance(batch, dict) else (
             f"{len(batch)} parts" if isinstance(batch, tuple | list) else f"a {type(batch).__name__}")
-        raise TypeError(f"a batch is (inputs, targets), and this one is {parts}: wrap the loader in a generator that "
-                        "yields the two, such as ((b[0], b[1]) for b in loader)")
-    return tuple(part if isinstance(part, torch.Tensor) else torch.as_tensor(part) for part in batch)
+        raise TypeError(f"a batch is (inputs, targets), and this one is {parts}: give the DataLoader a collate_fn "
+                        "that returns the two, or pass a list such as [(b[0], b[1]) for b in loader]")
+    targets = checked_targets(batch[1])
+    return single(torch.as_tensor(batch[0])), targets
 
 
 def _from_torchvision(augment):

@@ -90,7 +90,7 @@ def evaluate(model, data, *, loss_fn: Callable = F.cross_entropy, batch_size: in
     with evaluation_mode(model), torch.no_grad():
         parts = [(model(inputs.float()).float(), targets) for inputs, targets in feed(batches, device)]
         if not parts:
-            raise ValueError("there are no images")
+            raise ValueError("there are no images: the loader is empty, or was used up before")
         logits, labels = (torch.cat(part) for part in zip(*parts, strict=True))
         loss, correct = loss_fn(logits, labels).item(), int(count_correct(logits, labels).item())
     if state is not None:

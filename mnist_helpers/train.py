@@ -7,7 +7,7 @@ that a smaller last batch counts for what it is.
 
 import sys
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from itertools import islice
 from pathlib import Path
 
@@ -99,7 +99,7 @@ def train_epoch(model, batches: Iterable, *, optimizer, loss_fn: Callable = F.cr
             bar.update(len(losses) - bar.n)
             last_refresh = time.monotonic()
     if not losses:
-        raise ValueError("there are no batches to train on")
+        raise ValueError("there are no batches to train on: the loader is empty, or was used up by an epoch before")
     loss, accuracy = measured()
     if bar is not None:
         bar.update(len(losses) - bar.n)
@@ -130,8 +130,9 @@ def fit(model, train, val, *, epochs: int, optimizer, scheduler=None, loss_fn: C
     augmentation use a generator seeded from PyTorch's global random state: after `set_seed` a run can be repeated.
 
     With ``checkpoint=path`` everything needed to go on is written there after each epoch, in one step, and a later
-    call with the same arguments goes on from it to the same weights, bit for bit. A keyboard interrupt is raised again
-    as `Interrupted`, with the completed epochs. Images of the profile "recorded" have a recorded training replayed.
+    call with the same arguments goes on from it to the same weights, bit for bit; a warning says so where the batches
+    come from what cannot be put back. A keyboard interrupt is raised again as `Interrupted`, with the completed epochs.
+    Images of the profile "recorded" have a recorded training replayed.
     On a CPU, training takes one thread: see `mnist_helpers.device.set_threads`.
 
     Raises `TrainingDiverged` if the loss is not finite, `CheckpointError` if the checkpoint is damaged or belongs to
@@ -148,7 +149,7 @@ def fit(model, train, val, *, epochs: int, optimizer, scheduler=None, loss_fn: C
         return traced(run, train_epoch(model, first, optimizer=optimizer, loss_fn=loss_fn,
                                        after_step=scheduler.step if every_step else None)[2])
     say_threads(device_of(model))
-    kept = None if checkpoint is None else keeping.Checkpoint(checkpoint, run, optimizer, scheduler, train)
+    kept = None if checkpoint is None else keeping.Checkpoint(checkpoint, run, optimizer, scheduler, train, val)
     if kept and kept.path.exists():
         kept.resume(epochs)
     rate = _rate(optimizer)
@@ -213,6 +214,10 @@ def _check(model, train, val, epochs, optimizer, scheduler, every_step, loss_fn)
         raise ValueError(f"epochs must be at least 1, not {epochs}")
     if steps == 0:
         raise ValueError("there are no batches to train on")
+    for batches in (train, val):
+        if isinstance(batches, Iterator) and epochs > 1:
+            raise ValueError(f"a {type(batches).__name__} yields its batches once, and {epochs} epochs were asked for: "
+                             "pass a DataLoader, or a list of the batches")
     if isinstance(optimizer, torch.optim.LBFGS):
         raise ValueError("LBFGS computes the loss several times a step; this loop does so once: use another optimiser")
     if isinstance(scheduler, torch.optim.lr_scheduler.ReduceLROnPlateau) and val is None:

@@ -14,7 +14,7 @@ import torch
 
 import mnist_helpers as mh
 from benchmarks import __main__ as command
-from benchmarks import busy, epoch, growth, job, levers, limit, pipelines, startup, time_to_accuracy
+from benchmarks import busy, epoch, growth, job, levers, limit, loading, pipelines, startup, time_to_accuracy
 from mnist_helpers import data
 from mnist_helpers.course import records
 from mnist_helpers.course.tables import Table
@@ -135,11 +135,27 @@ def test_the_published_epoch_gets_the_workers_that_serve_it_best(monkeypatch):
 def test_an_epoch_is_measured_on_both_sides(mnist_root, monkeypatch):
     monkeypatch.setattr(epoch, "best_workers", lambda case, images, device: 0)
     measured = epoch.measure("iteration 5", 192, repeats=2)
-    assert len(measured["rounds"]) == 2
+    assert len(measured["rounds"]) == len(measured["loading"]["rounds"]) == 2
     assert {"published, cpu", "ours, cpu, float32, as in the lessons", "ours, cpu, float32, tuned"} <= set(
         measured["rounds"][0])
     assert all(each["seconds"] > 0 for side in measured["rounds"] for each in side.values())
     assert epoch.process(False).submit(os.getpid).result() != epoch.process(True).submit(os.getpid).result()
+
+
+def test_loaders_are_compared_round_by_round_on_the_same_images(mnist_root, monkeypatch):
+    rounds = [{loading.OURS: 1, "other": 4}, {loading.OURS: 2, "other": 4}, {loading.OURS: 4, "other": 4}]
+    alone = [["a", "mh.Loader", "2", "1.0x [1.0, 1.0]"], ["a", "other", "4", "2.0x [1.0, 4.0]"]]
+    measured = {"case": "a", "workers": {}, "rounds": [{}], "loading": {"images": 1_000_000, "rounds": rounds}}
+    assert [table.rows for table in epoch.tables([measured]).values()] == [[], alone]
+
+    batches = {name: [(len(targets), targets.sum().item()) for _, targets in loader]
+               for name, loader in loading.sources("iteration 5", 130).items()}
+    assert {tuple(size for size, _ in each) for each in batches.values()} == {(64, 64, 2)}
+    assert len({sum(labels for _, labels in each) for each in batches.values()}) == 1
+    (measured,) = loading.measure("iteration 5", 130, repeats=1)["rounds"]
+    assert set(measured) == set(batches) and all(value > 0 for value in measured.values())
+    pipelines.published_dataset.cache_clear()
+    pipelines.mnist.cache_clear()
 
 
 def test_the_operations_of_a_step_are_those_counted_by_hand(mnist_root, monkeypatch):

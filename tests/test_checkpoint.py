@@ -12,17 +12,27 @@ import subprocess
 import sys
 import tempfile
 import time
+import warnings
 import zipfile
 from pathlib import Path
 
 import filelock
+import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
 from small import AUGMENT, same, stop_at, train
 from torch import nn
 from torch.optim import lr_scheduler
-from torch.utils.data import DataLoader, TensorDataset
+from torch.utils.data import (
+    DataLoader,
+    Dataset,
+    IterableDataset,
+    RandomSampler,
+    Sampler,
+    TensorDataset,
+    WeightedRandomSampler,
+)
 
 import mnist_helpers as mh
 from mnist_helpers import checkpoint, data, recipe
@@ -111,6 +121,201 @@ def test_a_finished_run_is_not_trained_again(split, network, tmp_path):
     assert same(first.model, again.model) and first.history == again.history and not again.model.training
     with pytest.raises(CheckpointError, match="3 epochs"):
         train(network(), split, epochs=1, checkpoint=tmp_path / "run.pt")
+
+
+class Noisy(Dataset):
+    """Images with noise from the generator that ``noise`` belongs to."""
+
+    def __init__(self, split, noise, generator=None):
+        self.split, self.noise, self.generator = split, noise, generator
+
+    def __len__(self):
+        return len(self.split)
+
+    def __getitem__(self, index):
+        image, label = self.split[index]
+        return mh.normalize(image / 255) + self.noise(), label
+
+
+class Own:
+    """Batches with a state of their own."""
+
+    def __init__(self, split):
+        self.split, self.epochs = split, 0
+
+    def __iter__(self):
+        self.epochs += 1
+        yield from DataLoader(self.split[: 32 * self.epochs], 32)
+
+
+class OwnSampler(Sampler):
+    def __init__(self, split):
+        self.numbers = list(range(len(split)))
+
+    def __len__(self):
+        return len(self.numbers)
+
+    def __iter__(self):
+        self.numbers.append(self.numbers.pop(0))
+        return iter(list(self.numbers))
+
+
+class Stream(IterableDataset):
+    def __init__(self, split):
+        self.split = split
+
+    def __iter__(self):
+        return iter([self.split[number] for number in torch.randperm(100)])
+
+
+def seeded():
+    return torch.Generator().manual_seed(3)
+
+
+def weighted(**options):
+    return WeightedRandomSampler(torch.arange(1.0, 101.0), 100, **options)
+
+
+def noisy(split):
+    generator = seeded()
+    return DataLoader(Noisy(split, lambda: torch.rand((), generator=generator), generator), 32)
+
+
+def torch_noise():
+    return torch.rand(())
+
+
+KEPT = {  # what goes on to the same bit, and says nothing
+    "shuffled": lambda split: DataLoader(split, 32, shuffle=True),
+    "a generator": lambda split: DataLoader(split, 32, shuffle=True, generator=seeded()),
+    "a sampler's generator": lambda split: DataLoader(split, 32, sampler=weighted(generator=seeded())),
+    "a sampler without one": lambda split: DataLoader(split, 32, sampler=weighted()),
+    "a sampler of batches": lambda split: DataLoader(split, batch_sampler=torch.utils.data.BatchSampler(
+        RandomSampler(split, generator=seeded()), 32, False)),
+    "workers": lambda split: DataLoader(Noisy(split, torch_noise), 32, shuffle=True, num_workers=2),
+    "a dataset's generator": noisy,
+    "a list of batches": lambda split: list(DataLoader(split, 32)),
+}
+NOT_KEPT = {  # what is said of the others
+    "workers that stay": (lambda split: DataLoader(
+        Noisy(split, torch_noise), 32, num_workers=1, persistent_workers=True), "persistent_workers"),
+    "workers in no order": (lambda split: DataLoader(split, 32, num_workers=1, in_order=False), "in_order"),
+    "its own class": (Own, "a Own, which may keep"),
+    "a generator": (lambda split: (batch for batch in DataLoader(split, 32)), "a generator, which may keep"),
+    "its own sampler": (lambda split: DataLoader(split, 32, sampler=OwnSampler(split)), "a OwnSampler, which may keep"),
+    "its own stream": (lambda split: DataLoader(Stream(split), 32), "a Stream, which may keep"),
+    "NumPy's generator": (lambda split: DataLoader(Noisy(split, lambda: 0, np.random.default_rng(0)), 32),
+                          r"draws of dataset\.generator,"),
+}
+
+
+@pytest.mark.parametrize("name", KEPT)
+@pytest.mark.parametrize("validate", [False, True])
+def test_the_batches_of_others_go_on_to_the_same_bit(split, network, tmp_path, name, validate):
+    make, path = KEPT[name], tmp_path / "run.pt"
+
+    def once(epochs, **options):
+        loader = make(split)  # as in the next process: nothing is left of the one that was stopped
+        data, val = (mh.Loader(split, 32), loader) if validate else (loader, None)
+        model = network()
+        torch.manual_seed(5)
+        run = train(model, data, val=val, epochs=epochs, **options)
+        return run
+
+    with warnings.catch_warnings():
+        warnings.filterwarnings("error", message=".*may differ")
+        whole = once(3)
+        with pytest.raises(KeyboardInterrupt):
+            once(3, checkpoint=path, after_step=stop_at(6))  # in the second epoch
+        again = once(3, checkpoint=path)
+    assert same(whole.model, again.model) and without_seconds(whole) == without_seconds(again)
+
+
+@pytest.mark.parametrize("name", NOT_KEPT)
+@pytest.mark.parametrize("validate", [False, True])
+def test_a_training_that_cannot_go_on_to_the_same_bit_says_so_once(split, network, tmp_path, name, validate):
+    make, reason = NOT_KEPT[name]
+    path = tmp_path / "run.pt"
+    for epochs in (1,) if name == "a generator" else (1, 2):  # also where it goes on; a generator yields batches once
+        loader = make(split)
+        data, val = (mh.Loader(split, 32), loader) if validate else (loader, None)
+        model = network()
+        torch.manual_seed(5)
+        with pytest.warns(UserWarning, match=f"may differ.*{'validation' if validate else 'training'}.*{reason}") as said:
+            mh.fit(model, data, val, epochs=epochs, optimizer=torch.optim.Adam(model.parameters()),
+                   checkpoint=path)
+        said = [each for each in said if "may differ" in str(each.message)]
+        assert len(said) == 1 and said[0].filename == __file__
+        with warnings.catch_warnings():  # and nothing without a checkpoint
+            warnings.filterwarnings("error", message=".*may differ")
+            train(network(), make(split), val=None, epochs=1)
+
+
+def test_a_validation_loader_that_draws_goes_on_too(split, network, tmp_path):
+    def once(**options):
+        model = network()
+        torch.manual_seed(5)
+        return train(model, split, val=mh.Loader(split, 32, augment=AUGMENT), **options)
+
+    whole = once()
+    with pytest.raises(KeyboardInterrupt):
+        once(checkpoint=tmp_path / "run.pt", after_step=stop_at(6))
+    again = once(checkpoint=tmp_path / "run.pt")
+    assert same(whole.model, again.model) and without_seconds(whole) == without_seconds(again)
+
+
+def test_a_checkpoint_of_release_1_goes_on(split, network, tmp_path):
+    """It kept the state of the training loader's generator alone, as a tensor."""
+    path = tmp_path / "run.pt"
+    whole = train(network(), split)
+    with pytest.raises(KeyboardInterrupt):
+        train(network(), split, checkpoint=path, after_step=stop_at(6))
+    content = torch.load(path, weights_only=True)
+    rewrite(path, content | {"generator": content["generator"]["training.generator"]})
+    again = train(network(), split, checkpoint=path)
+    assert same(whole.model, again.model) and without_seconds(whole) == without_seconds(again)
+
+
+def test_a_generator_that_is_made_later_is_named(split, network, tmp_path):
+    class Late(Noisy):
+        def __getitem__(self, index):
+            if index == 99:  # the first look at 32 images does not make it
+                self.generator = self.generator or seeded()
+            return super().__getitem__(index)
+
+    path = tmp_path / "run.pt"
+    train(network(), DataLoader(Late(split, lambda: 0), 32), val=None, epochs=1, checkpoint=path)
+    with pytest.warns(UserWarning, match=r"training\.dataset\.generator .* made after the start"):
+        train(network(), DataLoader(Late(split, lambda: 0), 32), val=None, epochs=2, checkpoint=path)
+
+
+SHORT = """import sys, torch
+from torch import nn
+import mnist_helpers as mh
+path, epochs = sys.argv[1], int(sys.argv[2])
+mh.set_seed(0)
+images = torch.arange(64 * 784).remainder(251).to(torch.uint8).view(64, 1, 28, 28)
+model = nn.Sequential(nn.Flatten(), nn.Linear(784, 10), nn.BatchNorm1d(10), nn.Dropout(0.1))
+optimizer = torch.optim.Adam(model.parameters())
+scheduler = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, 3)
+data = mh.Loader((images, torch.arange(64) % 10), 32, augment=mh.Augment(mh.Rotation(10)))
+run = mh.fit(model, data, None, epochs=epochs, optimizer=optimizer, scheduler=scheduler, checkpoint=path)
+print(torch.__version__, len(run.batch_loss))"""
+
+
+def test_a_checkpoint_goes_on_under_another_pytorch_and_back(tmp_path):
+    """``MNIST_OTHER_PYTHON`` is the Python of an environment with another version, such as the oldest allowed."""
+    if not (other := os.environ.get("MNIST_OTHER_PYTHON")):
+        pytest.skip("needs a second environment: set MNIST_OTHER_PYTHON to its Python")
+    seen = []
+    for epochs, python in ((1, sys.executable), (2, other), (3, sys.executable)):
+        done = subprocess.run([python, "-c", SHORT, tmp_path / "run.pt", str(epochs)], capture_output=True, text=True,
+                              env=os.environ | {"PYTHONPATH": str(Path(mh.__file__).parents[1])})
+        assert done.returncode == 0, done.stderr
+        version, steps = done.stdout.splitlines()[-1].split()
+        seen.append(version)
+        assert int(steps) == 2 * epochs and ("going on" in done.stdout) == (epochs > 1)
+    assert seen[0] == seen[2] != seen[1]
 
 
 def test_checkpoints_are_written_in_one_step_and_hold_plain_data_only(split, network, tmp_path, monkeypatch):

@@ -57,6 +57,19 @@ def test_its_transforms_draw_for_each_image_and_are_normalised_once(same_image, 
     assert made.min() >= background - 1e-3 and made.max() <= ink + 1e-3 and made.max() > 1
 
 
+@pytest.mark.parametrize("rotation", [transforms.RandomRotation(15), v2.RandomRotation(15)], ids=["v1", "v2"])
+def test_a_batch_gets_one_draw_of_torchvision_and_as_many_as_images_of_ours(tiny, rotation):
+    """The figures that the notebook on other code gives: 1 angle for 64 images, or 64."""
+    batch = tiny[0][:1].repeat(64, 1, 1, 1)
+    labels = tiny[1][:1].repeat(64)
+    torch.manual_seed(0)
+    assert len(rotation(batch).flatten(1).unique(dim=0)) == 1
+    for augment in (mh.Augment(mh.Rotation(15)), rotation):
+        made = inputs((batch.float() / 255, labels), augment)
+        # torchvision turns to the nearest pixel, so that two angles may give the same picture.
+        assert len(made.flatten(1).unique(dim=0)) > (32 if augment is rotation else 63)
+
+
 def test_a_transform_that_draws_nothing_is_exactly_torchvisions(tiny):
     images, labels = tiny
     fixed = transforms.Compose([transforms.CenterCrop(22), transforms.Resize((28, 28)), transforms.ToTensor(),

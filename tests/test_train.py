@@ -275,10 +275,92 @@ def test_other_batches_are_refused_in_a_sentence(split, floats, network, batches
     assert in_a_sentence(error)
 
 
+NAMES = [f"class {number}" for number in range(10)]
+LABELS = {  # of 100 images: labels that nobody can mean, and a word of the remedy
+    "one-hot integers": (lambda labels: F.one_hot(labels, 10), r"labels\.argmax\(1\)"),
+    "a column": (lambda labels: labels[:, None], r"labels\[:, 0\]"),
+    "names": (lambda labels: [NAMES[label] for label in labels], r"names\.index"),
+    "an array of names": (lambda labels: np.array([NAMES[label] for label in labels]), r"names\.index"),
+    "ignored ones": (lambda labels: torch.where(torch.arange(100) == 99, -100, labels), "labels >= 0"),
+}
+
+
+@pytest.mark.parametrize("name", LABELS)
+@pytest.mark.parametrize("form", ["a pair", "batches"])
+@pytest.mark.parametrize("use", ["train", "evaluate"])
+def test_other_labels_are_refused_with_a_remedy(split, floats, network, name, form, use):
+    change, remedy = LABELS[name]
+    labels = change(split.labels)
+    data = (split.images, labels) if form == "a pair" else [
+        (floats.tensors[0][at : at + 25], labels[at : at + 25]) for at in range(0, 100, 25)]
+    with pytest.raises((TypeError, ValueError), match=remedy) as error:
+        if use == "train":
+            train(network(), data, val=None, epochs=1)
+        else:
+            mh.evaluate(network(), data)
+    assert in_a_sentence(error)
+
+
+@pytest.mark.parametrize("labels", [tuple, list, lambda labels: np.array(labels.tolist(), dtype=object)],
+                         ids=["a tuple", "a list of tensors", "an array of objects"])
+def test_labels_are_numbers_in_any_container(split, network, labels):
+    assert mh.evaluate(network(), (split.images, labels(split.labels))).loss == mh.evaluate(network(), split).loss
+
+
+@pytest.mark.parametrize("form", ["a pair", "batches"])
+@pytest.mark.parametrize("kind", [torch.float32, torch.float64])
+def test_probabilities_as_labels_are_trained_on_and_counted_at_the_largest(split, floats, network, form, kind):
+    soft = (0.9 * F.one_hot(split.labels, 10) + 0.01).to(kind)
+    data = (split.images, soft) if form == "a pair" else DataLoader(TensorDataset(floats.tensors[0], soft), 32)
+    run = train(network(), data, val=data, epochs=1)
+    result, hard = mh.evaluate(run.model, data), mh.evaluate(run.model, split)
+    assert result.correct == hard.correct and result.labels.dtype == torch.float32
+    assert result.loss == pytest.approx(F.cross_entropy(hard.logits, soft.float()).item(), rel=1e-4)
+
+
+def test_doubles_are_trained_on_as_floats(split, floats, network):
+    images, models = floats.tensors[0], [network(), network()]
+    for model, data in zip(models, ((images, split.labels), (images.double().numpy(), split.labels)), strict=True):
+        torch.manual_seed(7)
+        train(model, data, val=None, epochs=1)
+    assert same(*models)
+
+
+def test_a_dataset_without_images_and_one_without_batches_are_refused(floats, network):
+    for data, remedy in ((TensorDataset(*(tensor[:0] for tensor in floats.tensors)), "no images"),
+                         (Stream(floats), r"DataLoader\(data")):
+        for use in (lambda data: train(network(), data, val=None, epochs=1), lambda data: mh.evaluate(network(), data)):
+            with pytest.raises(ValueError, match=remedy) as error:
+                use(data)
+            assert in_a_sentence(error)
+
+
+def test_labels_beyond_the_first_batch_and_floats_for_classes_are_seen_before_the_first_step(split, network):
+    late = torch.where(torch.arange(100) == 99, 10, split.labels)
+    for labels, remedy in ((late, "a label is 10"), (split.labels.float(), r"labels\.long\(\)")):
+        with pytest.raises(ValueError, match=remedy) as error:
+            train(network(), (split.images, labels), val=None, epochs=1)
+        assert in_a_sentence(error)
+
+
+class Once:
+    """Gives its only iterator away again and again."""
+
+    def __init__(self, batches):
+        self.batches = iter(batches)
+
+    def __iter__(self):
+        return self.batches
+
+
 def test_a_generator_that_is_used_up_is_said_to_be(floats, network):
-    generator = (batch for batch in DataLoader(floats, 32))
-    with pytest.raises((TypeError, ValueError)) as error:
-        train(network(), generator, val=None, epochs=2)
+    for validate in (False, True):  # before the first epoch, and not after it
+        generator, other = (batch for batch in DataLoader(floats, 32)), list(DataLoader(floats, 32))
+        with pytest.raises(ValueError, match="once, and 2 epochs") as error:
+            train(network(), *((other,) if validate else (generator,)), val=generator if validate else None, epochs=2)
+        assert in_a_sentence(error) and len(list(generator)) == 4
+    with pytest.raises(ValueError, match="was used up") as error:
+        train(network(), Once(DataLoader(floats, 32)), val=None, epochs=2)
     assert in_a_sentence(error)
     generator = (batch for batch in DataLoader(floats, 32))
     assert len(train(network(), generator, val=None, epochs=1).batch_loss) == 4
