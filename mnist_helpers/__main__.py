@@ -61,6 +61,8 @@ def parser() -> argparse.ArgumentParser:
     verify = command("verify", verify_records, "train the first hundred steps of each recorded run again, compare, and "
                      "stamp it (10 seconds a notebook and seed)", "by default every one with records")
     verify.add_argument("--seeds", action="store_true", help="every recorded seed, instead of seed 0")
+    verify.add_argument("--since", metavar="COMMIT", help="on another processor than the records': compare with what "
+                        "the code of this commit computes here, and let those records stand that belong to it")
     refresh = command("refresh", refresh_outputs, "store outputs anew without training: recorded runs are replayed (a "
                       "minute a notebook)", "by default all")
     refresh.add_argument("--train", action="store_true", help="train where there is no recorded run to replay, "
@@ -294,15 +296,17 @@ def study_seeds(options) -> int:
 def verify_records(options) -> int:
     from . import checkpoint, data
     from .course import catalogue, notebooks
-    from .course.verify import verify
+    from .course.verify import unchanged_since, verify
 
+    if options.since and options.seeds:
+        return fail("--since compares seed 0: leave out --seeds", 2)
     # Experiments are stamped too, also in notebooks without a network of the catalogue.
     stamped = [stamp["notebook"] for stamp in checkpoint.stamps().values()]
     names = [network.notebook for network in catalogue.networks()] + stamped
     paths = notebooks.find(options.notebooks or dict.fromkeys(names))
     data.fetch()
     verdicts = []
-    for verdict in verify(paths, options.seeds):
+    for verdict in unchanged_since(options.since, paths) if options.since else verify(paths, options.seeds):
         print(verdict, flush=True)
         verdicts.append(verdict)
     stale = [verdict.id for verdict in verdicts if not verdict.same]

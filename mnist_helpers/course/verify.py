@@ -2,15 +2,24 @@
 
 After a change of the package that changes no training, this puts a new stamp on every record, in seconds a notebook;
 after one that does, it names each record that is out of date.
+
+Another processor rounds otherwise, and after some steps the losses have nothing in common. There the code that the
+records belong to is run, too: what both codes compute alike, to the bit, keeps its record.
 """
 
 import json
+import os
+import subprocess
+import sys
 import tempfile
 from collections.abc import Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
+from .. import data
 from . import catalogue, notebooks, processes, records, stamps
+from .git import git
 
 STEPS, TOLERANCE = 20, 1e-3  # elsewhere than on the recording machine: the first steps' losses agree to this share
 TRAINING = ("parameters", "recipe", "experiment")  # the tags of cells that train, or say how
@@ -147,6 +156,79 @@ def trace(path: Path, text: str, seed: int) -> tuple[list[dict], str | None]:
             error = f"{type(raised).__name__}: {raised}"
         files = sorted(Path(folder).glob("*.trace.json"))
         return [json.loads(file.read_text(encoding="utf-8")) for file in files], error
+
+
+# ---------------------------------------------------------------- on another processor
+
+TRACED = """
+import json, sys
+from pathlib import Path
+from mnist_helpers import checkpoint
+from mnist_helpers.course import notebooks, verify
+path = Path("notebooks", sys.argv[1] + ".ipynb")
+traces, error = verify.trace(path, path.read_text(encoding="utf-8"), 0)
+print(json.dumps([checkpoint.package_digest(), notebooks.recipe_digest(path), traces, error]))
+"""
+
+
+def unchanged_since(commit: str, paths: Iterable[Path]) -> Iterator[Verdict]:
+    """Stamp the records of notebooks that belong to the code of a ``commit``, where the code as it stands computes the
+    same, to the bit, in the first steps of seed 0; yield a `Verdict` each. Both are run here, side by side, so it
+    does not matter which processor the records come from.
+
+    Raises `ValueError` for what git does not know as a commit.
+    """
+    root = data.project_root()
+    commit = git(root, "rev-parse", "--verify", f"{commit}^{{commit}}")
+    with tempfile.TemporaryDirectory(prefix="mnist-") as folder, ThreadPoolExecutor(2) as both:
+        before = Path(folder) / "course"
+        git(root, "clone", "--quiet", "--shared", "--no-checkout", str(root), str(before))
+        git(before, "checkout", "--quiet", commit)
+        for path in paths:
+            name = notebooks.name_of(path)
+            then, now = both.map(_traced, (before, root), (name, name))
+            if error := then[3] or now[3]:
+                yield Verdict(name, "seed 0", False, error)
+                continue
+            for id, finding in _changed(name, then, now).items():
+                if finding is None:
+                    # What was imported was never trained by such code: that it changes nothing says no more than before.
+                    trace = "imported" if _stamps()[id]["trace"] == "imported" else "verified"
+                    stamps.stamp(id, trace=trace, notebook=name, recipe=now[1])
+                    _stamp_alike(id, _recorded(path), now[1], name)
+                yield Verdict(name, id, finding is None, finding or f"as {commit[:7]} computes it")
+
+
+def _stamps():
+    from .. import checkpoint
+
+    return checkpoint.stamps()
+
+
+def _traced(tree, name):
+    """``[package digest, recipe digest, traces, error or None]`` of a notebook by the code in the folder ``tree``."""
+    settings = {"PYTHONPATH": str(tree), "MNIST_ROOT": str(data.default_root()), "OMP_NUM_THREADS": "1"}
+    done = subprocess.run([sys.executable, "-c", TRACED, name], cwd=tree, env=os.environ | settings, text=True,
+                          capture_output=True, encoding="utf-8")
+    return json.loads(done.stdout) if not done.returncode else ["", "", [], done.stderr[-500:]]
+
+
+def _changed(name, then, now):
+    """``{id: how this run differs from what the code of then computes, or None}`` of the stamped runs of a notebook."""
+    found, traces = {}, [{trace["id"]: trace for trace in each[2]} for each in (then, now)]
+    for id, stamp in _stamps().items():
+        if stamp["notebook"] != name or not (id in traces[0] or id in traces[1]):
+            continue
+        known = stamp["package"] == then[0] and stamp["recipe"] == then[1] and stamp["trace"] != "differs"
+        if not known:
+            found[id] = "this record does not belong to the code of that commit"
+        elif not all(id in each for each in traces):
+            found[id] = "the recipe has changed"
+        elif traces[0][id]["card"].get("start") != traces[1][id]["card"].get("start"):
+            found[id] = "training begins with other weights, or another order of the images"
+        else:
+            found[id] = _losses_differ(*(each[id]["losses"] for each in traces), exact=True)
+    return found
 
 
 # ---------------------------------------------------------------- what refresh asks
