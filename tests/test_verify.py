@@ -1,15 +1,19 @@
 """Records against the code as it stands: the first steps of each training are taken again and compared."""
 
 import copy
+import json
 import os
+import shutil
+from pathlib import Path
 
 import project as small
 import pytest
 import torch
 
-from mnist_helpers import checkpoint, data
+from mnist_helpers import checkpoint, data, recipe
 from mnist_helpers.__main__ import main
 from mnist_helpers.course import catalogue, notebooks, processes, records, stamps, verify
+from mnist_helpers.course.git import git
 
 RECIPE = """
 import torch
@@ -108,6 +112,34 @@ def test_another_arithmetic_makes_every_run_stale_by_name(course, monkeypatch, c
     assert all(path.stem in err for path in checkpoint.kept_folder().iterdir()) and out.count("STALE") == 2
     assert stamps.stale(one()) and verify.not_replayable(course)
     monkeypatch.undo()
+
+
+def test_on_another_processor_the_codes_are_compared(course, tmp_path, monkeypatch, capsys):
+    """Losses that no processor here would give do not matter; only what both codes make of them does."""
+    root = tmp_path
+    shutil.copytree(Path(verify.__file__).parents[1], root / "mnist_helpers", ignore=shutil.ignore_patterns("__pycache__"))
+    (root / "pyproject.toml").touch()
+    monkeypatch.setattr(recipe, "__file__", str(root / "mnist_helpers" / "recipe.py"))
+    monkeypatch.setattr(checkpoint, "package_digest", recipe.package_digest.__wrapped__)  # not kept from call to call
+    first = {id: stamp | {"package": checkpoint.package_digest()} for id, stamp in checkpoint.stamps().items()}
+    checkpoint.stamps_file().write_text(json.dumps(first), encoding="utf-8")
+    for arguments in (["init", "--quiet"], ["add", "mnist_helpers", "notebooks"], ["-c", "user.name=x", "-c", "user.email=x@y.z",
+                                                                                  "commit", "--quiet", "-m", "x"]):
+        git(root, *arguments)
+
+    edit(root / "mnist_helpers" / "train.py", "optimizer.step()", "None, optimizer.step()")
+    assert main(["verify", "--since", "HEAD", "01_good"]) == 0, capsys.readouterr()
+    now = checkpoint.stamps()
+    assert [stamp["package"] for stamp in now.values()] == [checkpoint.package_digest()]
+    assert now != first and all(stamp["trace"] == "verified" for stamp in now.values())
+
+    # Of a commit that the records do not belong to, nothing follows; nor of another arithmetic.
+    assert main(["verify", "--since", "HEAD", "01_good"]) == 1 and "does not belong" in capsys.readouterr().out
+    checkpoint.stamps_file().write_text(json.dumps(first), encoding="utf-8")
+    edit(root / "mnist_helpers" / "train.py", "None, optimizer.step()", "optimizer.step(), optimizer.step()")
+    assert main(["verify", "--since", "HEAD", "01_good"]) == 1
+    assert "the loss of step 2" in capsys.readouterr().out and checkpoint.stamps() == first
+    assert main(["verify", "--since", "nothing", "01_good"]) == 1 and "git rev-parse" in capsys.readouterr().err
 
 
 def test_nothing_that_differs_is_replayed(course, monkeypatch):
