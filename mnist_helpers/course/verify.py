@@ -192,7 +192,7 @@ def unchanged_since(commit: str, paths: Iterable[Path]) -> Iterator[Verdict]:
                 continue
             for id, finding in _changed(name, then, now).items():
                 if finding is None:
-                    # What was imported was never trained by such code: that it changes nothing says no more than before.
+                    # An import was never trained by such code: that nothing changes says no more than before.
                     trace = "imported" if _stamps()[id]["trace"] == "imported" else "verified"
                     stamps.stamp(id, trace=trace, notebook=name, recipe=now[1])
                     _stamp_alike(id, _recorded(path), now[1], name)
