@@ -7,6 +7,7 @@ import sys
 import time
 from types import SimpleNamespace
 
+import project as small
 import psutil
 import pytest
 import scipy.stats
@@ -14,7 +15,7 @@ import torch
 
 import mnist_helpers as mh
 from benchmarks import __main__ as command
-from benchmarks import busy, epoch, growth, job, levers, limit, loading, pipelines, startup, time_to_accuracy
+from benchmarks import busy, epoch, growth, job, levers, limit, loading, pipelines, processors, startup, time_to_accuracy
 from mnist_helpers import data
 from mnist_helpers.course import records
 from mnist_helpers.course.tables import Table
@@ -447,3 +448,30 @@ def test_every_lever_takes_steps(mnist_root, monkeypatch):
     (found,) = levers.measure("six convolutions", repeats=1)
     assert set(found) == {*levers.LEVERS, *(f"without {name}" for name in levers.PARTS), levers.BATCHED}
     assert all(milliseconds > 0 for milliseconds in found.values())
+
+
+def test_a_run_is_set_beside_the_record_of_another_processor(monkeypatch, tmp_path, capsys):
+    def record(number, seed, correct, mistakes, instructions, **changes):
+        model = ["Baseline", "FewerParameters"][number]
+        made = small.record(model, "01_baseline", id=f"{model}-s{seed}-0", seed=seed, test_correct=correct,
+                            mistakes=dict.fromkeys(map(str, mistakes), 0), **changes)
+        return made | {"card": made["card"] | {"instructions": instructions}}
+
+    theirs = [record(0, 0, 7, [1, 2, 3], "AVX512"), record(0, 1, 8, [1, 9], "AVX512"), record(0, 2, 10, [], "AVX512"),
+              record(1, 0, 9, [5], "AVX512")]
+    mine = [record(0, 0, 5, [4], "AVX2"), record(0, 0, 8, [2, 5], "AVX2"), record(1, 0, 9, [5], "AVX512")]
+    monkeypatch.setattr(records, "course_records", lambda: theirs)
+    monkeypatch.setattr(records, "by_seed", lambda: {"Baseline": {each["seed"]: each for each in theirs[:3]}})
+    monkeypatch.setattr(records, "mine_file", lambda: tmp_path / "mine.jsonl")
+    monkeypatch.setattr(data, "project_root", lambda: tmp_path)
+    monkeypatch.setattr(sys, "argv", ["", "--write"])
+    with pytest.raises(SystemExit):
+        processors.main()
+    page = tmp_path / "site" / "method.md"
+    page.parent.mkdir()
+    page.write_text(f"before\n{processors.START}\nold\n{processors.END}\nafter\n", encoding="utf-8")
+    (tmp_path / "mine.jsonl").write_text("".join(f"{json.dumps(each)}\n" for each in mine), encoding="utf-8")
+    assert processors.main() == 0
+    # The latest run: right are 8 of 10; 1 and 3 only here, 5 only there; between seeds {2, 3, 9} and {1, 2, 3}.
+    assert "| 1 baseline | 7 | 8 | +1 | 3 | 3 |\n<!--" in (text := page.read_text(encoding="utf-8"))
+    assert text.startswith("before\n") and text.endswith("\nafter\n") and "old" not in text and "2 smaller" not in text

@@ -348,6 +348,21 @@ def test_a_kernel_ends_without_an_interrupt(project, monkeypatch):
     assert execution.error is None and execution.records and signal.SIGINT not in signals
 
 
+def test_a_kernel_on_a_busy_machine_has_a_minute_for_its_output(project, monkeypatch):
+    import papermill.engines
+
+    class Client(papermill.engines.PapermillNotebookClient):
+        def execute(self, **options):
+            waited.append(self.iopub_timeout)
+            return super().execute(**options)
+
+    waited = []
+    monkeypatch.setattr(papermill.engines, "PapermillNotebookClient", Client)
+    monkeypatch.setattr(os, "environ", os.environ.copy())
+    assert notebooks.execute(project / "notebooks" / "01_good.ipynb", profile="quick", show=False).error is None
+    assert waited == [60]
+
+
 def test_the_display_says_how_far_each_is(monkeypatch):
     now = [0.0]
     monkeypatch.setattr(study.time, "monotonic", lambda: now[0])

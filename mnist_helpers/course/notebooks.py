@@ -274,6 +274,7 @@ def execute(path: Path, seed: int | None = None, profile: str = "full", show: bo
             done.notebook = as_json(papermill.execute_notebook(
                 notebook, None, parameters={} if seed is None else {"SEED": seed}, kernel_name="python3",
                 cwd=str(temporary if text else path.parent), progress_bar=False, config=kernel_settings(temporary),
+                iopub_timeout=60,  # output that comes late on a busy machine: nbclient's four seconds end a lesson
                 stdout_file=_listener(tell) if tell else sys.stdout if show else None))
         except Exception as raised:  # whatever a lesson can raise, and whatever starting a kernel can
             done.error = f"{type(raised).__name__}: {raised}".strip()
