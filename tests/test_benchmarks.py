@@ -15,7 +15,19 @@ import torch
 
 import mnist_helpers as mh
 from benchmarks import __main__ as command
-from benchmarks import busy, epoch, growth, job, levers, limit, loading, pipelines, processors, startup, time_to_accuracy
+from benchmarks import (
+    busy,
+    epoch,
+    growth,
+    job,
+    levers,
+    limit,
+    loading,
+    pipelines,
+    processors,
+    startup,
+    time_to_accuracy,
+)
 from mnist_helpers import data
 from mnist_helpers.course import records
 from mnist_helpers.course.tables import Table
