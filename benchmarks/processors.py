@@ -12,9 +12,7 @@ import argparse
 from statistics import fmean
 
 from mnist_helpers import data, files
-from mnist_helpers.course import catalogue, records
-
-START, END = "<!-- processors:start -->", "<!-- processors:end -->"
+from mnist_helpers.course import catalogue, pages, records
 
 
 def pairs() -> list[tuple[dict, dict]]:
@@ -36,9 +34,8 @@ def table(found: list[tuple[dict, dict]]) -> str:
         another_seed = f"{fmean(_apart(theirs, other) for other in others):.0f}" if others else ""
         rows.append([catalogue.network(ours["model"]).label, *(f"{each['test_correct']:,}" for each in (theirs, ours)),
                      f"{ours['test_correct'] - theirs['test_correct']:+d}", str(_apart(ours, theirs)), another_seed])
-    header = ["lesson", "record", "here", "difference", "answered otherwise", "by another seed"]
-    lines = [header, [":--", *["--:"] * 5], *rows]
-    return "\n".join(f"| {' | '.join(row)} |" for row in lines)
+    header = ["lesson", ">record", ">here", ">difference", ">answered otherwise", ">by another seed"]
+    return pages.markdown(header, *rows)
 
 
 def _apart(one, other):
@@ -61,11 +58,10 @@ def main() -> int:
     options = parser.parse_args()
     if not (found := pairs()):
         parser.error("no run of yours has a record from another processor beside it: run the lessons first, in full")
-    print(text(found))
+    print(said := text(found))
     if options.write:
         path = data.project_root() / "site" / "method.md"
-        before, _, rest = path.read_text(encoding="utf-8").partition(START)
-        files.replace_file(path, f"{before}{START}\n{text(found)}\n{END}{rest.partition(END)[2]}")
+        files.replace_file(path, pages.between(path.read_text(encoding="utf-8"), "processors", said))
     return 0
 
 

@@ -481,7 +481,7 @@ def test_a_run_is_set_beside_the_record_of_another_processor(monkeypatch, tmp_pa
         processors.main()
     page = tmp_path / "site" / "method.md"
     page.parent.mkdir()
-    page.write_text(f"before\n{processors.START}\nold\n{processors.END}\nafter\n", encoding="utf-8")
+    page.write_text("before\n<!-- processors:start -->\nold\n<!-- processors:end -->\nafter\n", encoding="utf-8")
     (tmp_path / "mine.jsonl").write_text("".join(f"{json.dumps(each)}\n" for each in mine), encoding="utf-8")
     assert processors.main() == 0
     # The latest run: right are 8 of 10; 1 and 3 only here, 5 only there; between seeds {2, 3, 9} and {1, 2, 3}.

@@ -29,7 +29,7 @@ def linker(words: dict[str, tuple[str, str]], page: str) -> Callable[[str], str]
     what it has linked: one for each page."""
     left = dict(words)
     any_word = "|".join(re.escape(word) for word in sorted(words, key=len, reverse=True))
-    pattern = re.compile(rf"(?P<apart>{APART.pattern})|\b(?P<word>{any_word})(?P<end>s?)\b",
+    pattern = re.compile(rf"{APART.pattern}|\b(?P<word>{any_word})s?\b",
                          re.MULTILINE | re.DOTALL | re.IGNORECASE)
 
     def link(match):

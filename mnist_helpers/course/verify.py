@@ -190,12 +190,13 @@ def unchanged_since(commit: str, paths: Iterable[Path]) -> Iterator[Verdict]:
             if error := then[3] or now[3]:
                 yield Verdict(name, "seed 0", False, error)
                 continue
+            recorded, known = _recorded(path), _stamps()
             for id, finding in _changed(name, then, now).items():
                 if finding is None:
                     # An import was never trained by such code: that nothing changes says no more than before.
-                    trace = "imported" if _stamps()[id]["trace"] == "imported" else "verified"
+                    trace = "imported" if known[id]["trace"] == "imported" else "verified"
                     stamps.stamp(id, trace=trace, notebook=name, recipe=now[1])
-                    _stamp_alike(id, _recorded(path), now[1], name)
+                    _stamp_alike(id, recorded, now[1], name)
                 yield Verdict(name, id, finding is None, finding or f"as {commit[:7]} computes it")
 
 
