@@ -14,10 +14,10 @@ from mnist_helpers import files
 
 
 def measured(told: dict, train: Callable, more: Callable | None = None) -> dict:
-    """The record of a training: what is ``told`` of it, what it ran on, and what its last epoch came to. ``train()``
-    returns its `Run`, and ``more(run)`` what the record has besides."""
-    record = told | {"torch": version("torch"), "threads": mh.device.threads(),
-                     "device": mh.device.describe(torch.device("cpu"))}
+    """The record of a training: what is ``told`` of it, what it ran on (a CPU, where nothing else is told), and what
+    its last epoch came to. ``train()`` returns its `Run`, and ``more(run)`` what the record has besides."""
+    record = {"torch": version("torch"), "threads": mh.device.threads(),
+              "device": mh.device.describe(torch.device("cpu"))} | told
     started = time.perf_counter()
     try:
         run = train()

@@ -4,8 +4,9 @@
 
 A claim such as "two norms are needed" takes the network with one norm, trained in the same way. Every variant is
 trained under the seeds 100, 101, ... (ten of them for one epoch, five for more), the short trainings first, and is one
-line of ``results/variants.jsonl``. What is there already is not trained again: the command may
-be stopped and given again. Weights are not kept. One claim names the test images, that fewer than twenty epochs are
+line of ``results/variants.jsonl``, which names the device. What is there already is not trained again: the command may
+be stopped and given again, and several may share the work (``--share 1/8`` to ``--share 8/8`` on one GPU). Weights are
+not kept. One claim names the test images, that fewer than twenty epochs are
 enough: they are opened once a run of that variant, after its last epoch. All else is measured on validation images.
 """
 
@@ -140,7 +141,7 @@ def untrained(network, change):
     """A fresh network, changed; its weights are drawn as in its notebook."""
     model = type(mh.network(network))()
     change(model)
-    return model
+    return model.to(mh.get_device())
 
 
 def digest(network, change, epochs, rate):
@@ -210,7 +211,7 @@ def variants_file():
 
 def measured(name, network, change, epochs, rate, seed, dataset):
     """Train a variant under one seed; return its record."""
-    told = {"variant": name, "seed": seed, "epochs": epochs,
+    told = {"variant": name, "seed": seed, "epochs": epochs, "device": mh.device.describe(mh.get_device()),
             "parameters": count_parameters(untrained(network, change)),
             "recipe": digest(network, change, epochs, rate)}
 
@@ -243,10 +244,13 @@ def missing():
 
 def main():
     parser = argparse.ArgumentParser(prog="python -m benchmarks.variants", description=__doc__.splitlines()[0])
-    parser.parse_args()
+    parser.add_argument("--share", default="1/1", metavar="K/N", help="every N-th missing run, from the K-th on "
+                        "(default: 1/1, all)")
+    share, of = map(int, parser.parse_args().share.split("/"))
     mh.cpu.keep_freed_memory()
     dataset = lines.all_of_mnist(parser)
-    lines.add(((variant[0], measured(*variant, seed, dataset)) for variant, seed in missing()), variants_file())
+    lines.add(((variant[0], measured(*variant, seed, dataset))
+               for variant, seed in missing()[share - 1::of]), variants_file())
 
 
 if __name__ == "__main__":

@@ -25,7 +25,7 @@ TRAINING = [path for path in PATHS if notebooks.recipe_cells(notebooks.read(path
 LESSONS = notebooks.lessons()
 TAGS = {"setup", "parameters", "recipe", "experiment", "recorded", "nbval-check-output", "result", "answer", "check"}
 ABSOLUTE = re.compile(r"(?<![\w.:/])/(?:home|root|tmp|Users|work|content|usr|var|opt|mnt|private)/|\b[A-Z]:\\")
-LONGEST_CELL, SETUP_CELL = 24, 27  # lines; the set-up is folded
+LONGEST_CELL = 24  # lines
 
 each_notebook = pytest.mark.parametrize("path", PATHS, ids=notebooks.name_of)
 each_training = pytest.mark.parametrize("path", TRAINING, ids=notebooks.name_of)
@@ -106,8 +106,7 @@ def test_no_absolute_path(path):
 @each_notebook
 def test_cells_are_short(path):
     for cell in code(path):
-        longest = SETUP_CELL if "setup" in cell.metadata.get("tags", []) else LONGEST_CELL
-        assert len(cell.source.splitlines()) <= longest, cell.source
+        assert len(cell.source.splitlines()) <= LONGEST_CELL, cell.source
 
 
 @each_notebook
