@@ -28,6 +28,7 @@ from .loader import Loader
 from .recipe import differences, package_digest
 
 TRACE_STEPS = 100  # that a recorded training is compared over
+COME_AND_GO = {"verbose", "_is_initial"}  # in a scheduler's state, up to PyTorch 2.6 and since 2.7; no arithmetic
 
 
 class CheckpointError(RuntimeError):
@@ -130,8 +131,10 @@ class Checkpoint:
         state = random_state(device)
         try:
             for name, part in self.parts.items():
-                if set(content[name]) != set(before[name]):
+                if set(content[name]) - COME_AND_GO != set(before[name]) - COME_AND_GO:
                     raise ValueError(f"the state of the {name} has other parts")
+                if set(content[name]) != set(before[name]):
+                    content[name] = {key: content[name].get(key, ours) for key, ours in before[name].items()}
                 part.load_state_dict(content[name])
             missing = self._set_generators(content["generator"])
             set_random_state(content["random_state"], device)

@@ -318,6 +318,24 @@ def test_a_checkpoint_goes_on_under_another_pytorch_and_back(tmp_path):
     assert seen[0] == seen[2] != seen[1]
 
 
+def test_a_checkpoint_of_torch_2_6_goes_on(split, network, tmp_path):
+    """Its schedulers have ``verbose`` in their state, and lack a mark that later ones have."""
+    path = tmp_path / "run.pt"
+    whole = train(network(), split, scheduler=SCHEDULERS[1])
+    with pytest.raises(KeyboardInterrupt):
+        train(network(), split, checkpoint=path, scheduler=SCHEDULERS[1], after_step=stop_at(6))
+    content = torch.load(path, weights_only=True)
+    state = {name: value for name, value in content["scheduler"].items() if name != "_is_initial"}
+    rewrite(path, content | {"scheduler": state | {"verbose": False}})
+    again = train(network(), split, checkpoint=path, scheduler=SCHEDULERS[1])
+    assert same(whole.model, again.model) and without_seconds(whole) == without_seconds(again)
+
+    del state["last_epoch"]
+    rewrite(path, content | {"scheduler": state})
+    with pytest.raises(CheckpointError, match="scheduler has other parts"):
+        train(network(), split, checkpoint=path, scheduler=SCHEDULERS[1])
+
+
 def test_checkpoints_are_written_in_one_step_and_hold_plain_data_only(split, network, tmp_path, monkeypatch):
     """Loading them cannot run code that somebody put into them."""
     path, seen, replace = tmp_path / "run.pt", [], os.replace

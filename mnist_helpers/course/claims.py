@@ -176,8 +176,9 @@ def counts(found: list[Verdict] | None = None) -> str:
     """The verdicts counted, in a sentence."""
     found = verdicts() if found is None else found
     n = Counter(each.verdict for each in found)
+    waiting = f", {n[UNMEASURED]} are not measured yet" if n[UNMEASURED] else ""
     return (f"{len(found)} claims of five published exercises: {n[HOLDS]} hold, {n[NOT]} do not, {n[UNDECIDED]} are "
-            f"not decided, {n[UNTESTABLE]} cannot be tested with such data, {n[UNMEASURED]} are not measured yet.")
+            f"not decided, {n[UNTESTABLE]} cannot be tested with such data{waiting}.")
 
 
 def source(exercise: int) -> str:
