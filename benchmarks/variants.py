@@ -5,7 +5,7 @@
 A claim such as "two norms are needed" takes the network with one norm, trained in the same way. Every variant is
 trained under the seeds 100, 101, ... (ten of them for one epoch, five for more), the short trainings first, and is one
 line of ``results/variants.jsonl``, which names the device. What is there already is not trained again: the command may
-be stopped and given again, and several may share the work (``--share 1/8`` to ``--share 8/8`` on one GPU). Weights are
+be stopped and given again, and several may share the work (``--share 1 8`` to ``--share 8 8`` on one GPU). Weights are
 not kept. One claim names the test images, that fewer than twenty epochs are
 enough: they are opened once a run of that variant, after its last epoch. All else is measured on validation images.
 """
@@ -244,9 +244,9 @@ def missing():
 
 def main():
     parser = argparse.ArgumentParser(prog="python -m benchmarks.variants", description=__doc__.splitlines()[0])
-    parser.add_argument("--share", default="1/1", metavar="K/N", help="every N-th missing run, from the K-th on "
-                        "(default: 1/1, all)")
-    share, of = map(int, parser.parse_args().share.split("/"))
+    parser.add_argument("--share", nargs=2, type=int, default=(1, 1), metavar=("K", "N"),
+                        help="every N-th missing run, from the K-th on (default: 1 1, all)")
+    share, of = parser.parse_args().share
     mh.cpu.keep_freed_memory()
     dataset = lines.all_of_mnist(parser)
     lines.add(((variant[0], measured(*variant, seed, dataset))
