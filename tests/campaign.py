@@ -37,11 +37,10 @@ from torch import nn
 import mnist_helpers as mh
 from mnist_helpers import checkpoint, download, files
 from mnist_helpers.checkpoint import CheckpointError
-from mnist_helpers.course import draw, records
+from mnist_helpers.course import draw, pages, records
 from mnist_helpers.data import Split, project_root
 
 EPOCHS = 3
-START, END = "<!-- campaign:start -->", "<!-- campaign:end -->"
 
 
 class Believed(Exception):
@@ -513,15 +512,13 @@ def campaign(seconds: float, seed: int, short: bool = False, say=print) -> dict[
 def table(counts) -> str:
     columns = ("tries", "believed", "lost", "tracebacks")
     rows = [[name, *(f"{count[column]:,}" for column in columns)] for name, count in counts.items()]
-    return "\n".join(f"| {' | '.join(row)} |" for row in
-                     [["fault", *columns], [":--", *["--:"] * len(columns)], *rows])
+    return pages.markdown(["fault", *(f">{column}" for column in columns)], *rows)
 
 
 def write(text: str) -> None:
     """Put a text between the marks in CONTRIBUTING.md."""
     path = project_root() / "CONTRIBUTING.md"
-    before, _, rest = path.read_text(encoding="utf-8").partition(START)
-    files.replace_file(path, f"{before}{START}\n{text}\n{END}{rest.partition(END)[2]}")
+    files.replace_file(path, pages.between(path.read_text(encoding="utf-8"), "campaign", text))
 
 
 def main() -> int:
