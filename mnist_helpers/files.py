@@ -3,9 +3,9 @@
 import contextlib
 import json
 import os
+import secrets
 import shutil
 import sys
-import tempfile
 from pathlib import Path
 
 import filelock
@@ -19,27 +19,20 @@ def replace_file(path: str | Path, content: bytes | str) -> None:
     """
     path = Path(path).resolve()
     content = content.encode() if isinstance(content, str) else content
-    # In the target's folder: a file can be moved in one step within one file system only.
-    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=".part")
+    # In the target's folder: a file can be moved in one step within one file system only. Opened after `try`, under a
+    # name of our own: between the two, an interrupt would leave it behind.
+    temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}.part")
     try:
-        with os.fdopen(handle, "wb") as file:
+        with open(temporary, "xb") as file:
+            if path.exists():
+                shutil.copymode(path, temporary)
             file.write(content)
             file.flush()
             os.fsync(file.fileno())
-        if path.exists():
-            shutil.copymode(path, temporary)
-        else:
-            os.chmod(temporary, 0o666 & ~_umask())  # mkstemp's file is for its owner alone
         os.replace(temporary, path)
     finally:
         with contextlib.suppress(FileNotFoundError):
             os.unlink(temporary)
-
-
-def _umask() -> int:
-    mask = os.umask(0)
-    os.umask(mask)
-    return mask
 
 
 def append_line(path: str | Path, text: str) -> None:

@@ -35,10 +35,11 @@ def build_editable(folder, config_settings=None, metadata_directory=None):
 """
 
 
-def wheel(folder, name, version, *needs, tag="py3-none-any", **files):
+def wheel(folder, name, version, *needs, tag="py3-none-any", python=">=3.8", **files):
     """Write a wheel of text files, ``package__module="source"``, that needs others."""
     label = f"{name.replace('-', '_')}-{version}"
-    lines = ["Metadata-Version: 2.1", f"Name: {name}", f"Version: {version}", *(f"Requires-Dist: {need}" for need in needs)]
+    lines = ["Metadata-Version: 2.1", f"Name: {name}", f"Version: {version}", f"Requires-Python: {python}",
+             *(f"Requires-Dist: {need}" for need in needs)]
     about = {"METADATA": "\n".join(lines), "WHEEL": f"Wheel-Version: 1.0\nRoot-Is-Purelib: true\nTag: {tag}", "RECORD": ""}
     with zipfile.ZipFile(folder / f"{label}-{tag}.whl", "w") as file:
         for path, text in files.items():
@@ -59,7 +60,7 @@ def shelf(tmp_path, monkeypatch):
             wheel(folder, requirement.name, version, *needs.get(requirement.name, ()))
     wheel(folder, "setuptools", SETUPTOOLS, setuptools__build_meta=BACKEND)
     wheel(folder, "a-driver", "1", tag="py3-none-manylinux_2_17_x86_64")
-    wheel(folder, "a-shell", "1", tag="cp312-cp312-win_amd64")
+    wheel(folder, "a-shell", "1", tag="cp312-cp312-win_amd64", python=">=3.12.4")  # 3.12 means a late 3.12
     wheel(folder, "old", "1")
     for name in filter(re.compile("PIP_").match, list(os.environ)):
         monkeypatch.delenv(name)

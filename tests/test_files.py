@@ -70,6 +70,33 @@ def test_a_write_that_fails_half_way_leaves_the_file_as_it_was(tmp_path, write):
     assert path.read_text() == "first\nsecond\n"
 
 
+def test_an_interrupt_before_any_line_leaves_the_old_file_or_the_new_one_and_nothing_else(tmp_path):
+    path, lines, known = tmp_path / "file", 0, False
+    path.write_text("old")
+
+    def trace(frame, event, _):
+        nonlocal lines
+        if frame.f_code is files.replace_file.__code__:
+            lines -= event == "line"
+            if event == "line" and not lines:
+                raise KeyboardInterrupt
+            return trace
+
+    for at in range(1, 30):
+        lines, debugger = at, sys.gettrace()
+        sys.settrace(trace)
+        try:
+            files.replace_file(path, f"new {at}")
+            known = True
+        except KeyboardInterrupt:
+            pass
+        finally:
+            sys.settrace(debugger)
+        assert path.read_text() in ("old", *(f"new {each}" for each in range(1, at + 1))), at
+        assert list(tmp_path.iterdir()) == [path], f"a temporary file stayed after an interrupt at line event {at}"
+    assert known, "the last rounds have no line left to be interrupted at"
+
+
 def test_a_line_that_was_torn_takes_no_other_with_it(tmp_path):
     path = tmp_path / "new folder" / "lines.jsonl"
     files.append_line(path, '{"a": 1}')

@@ -33,7 +33,7 @@ here = markers.default_environment
 markers.default_environment = lambda: here() | {answers}
 from pip._internal.cli.main import main
 sys.exit(main({arguments}))"""
-TEXT = """The course "MNIST, honestly measured" with all that it needs, for {system}, Python {python}.
+TEXT = """The course "MNIST, honestly measured" with all that it needs, for {system}, Python {python} in a recent release.
 
 Copy this folder to the machine, open a terminal in the copy, and make an environment there
 ("python -m venv .venv", then "{activate}"). Type these two lines:
@@ -96,9 +96,11 @@ def _wheels(root, folder, system, python, index, newest):
     settings = tomllib.loads((root / "pyproject.toml").read_text(encoding="utf-8"))
     wanted = [*settings["build-system"]["requires"], *map(str, doctor.requirements())]
     _, tags, answers = SYSTEMS[system]
-    answers = answers | {"python_version": python, "python_full_version": f"{python}.0"}
+    here = "{}.{}.{}".format(*sys.version_info)
+    full = here if here.startswith(f"{python}.") else f"{python}.99"  # "3.11" would be 3.11.0, which some refuse
+    answers = answers | {"python_version": python, "python_full_version": full}
     options = ["download", "--disable-pip-version-check", "--dest", str(folder), "--only-binary=:all:",
-               "--implementation", "cp", "--python-version", python, *(f"--platform={tag}" for tag in tags),
+               "--implementation", "cp", "--python-version", full, *(f"--platform={tag}" for tag in tags),
                *([] if newest else ["--constraint", str(root / "constraints.txt")])]
     if index:  # these two first and alone: their index has other packages too, and an older torch may be its newest
         two = [each for each in wanted if re.match(r"torch(vision)?\b", each)]
