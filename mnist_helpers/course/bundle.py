@@ -33,7 +33,7 @@ here = markers.default_environment
 markers.default_environment = lambda: here() | {answers}
 from pip._internal.cli.main import main
 sys.exit(main({arguments}))"""
-TEXT = """The course "MNIST, honestly measured" with all that it needs, for {system}, Python {python} in a recent release.
+TEXT = """The course "MNIST, honestly measured" with all that it needs, for {system}, a recent Python {python}.
 
 Copy this folder to the machine, open a terminal in the copy, and make an environment there
 ("python -m venv .venv", then "{activate}"). Type these two lines:
