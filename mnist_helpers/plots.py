@@ -1,69 +1,24 @@
 """Figures: each function draws one and returns it, so that as the last line of a cell it shows itself. In a
-script, save it: ``mh.plots.samples(split).savefig("samples.png")``.
-
-Colours are Okabe and Ito's, which colour-blind readers tell apart; the background is white on purpose, so that a
-figure reads the same on a dark page. What was not measured on MNIST says so in its title.
+script, save it: ``mh.plots.samples(split).savefig("samples.png")``. For one of your own there is `figure`.
 """
 
-import base64
 import functools
-import io
 import itertools
 import math
 
 import torch
 
-from . import diagram, words
+from . import diagram
 from .check import input_size_of
+from .figures import BLUE, GREEN, GREY, ORANGE, STYLE, figure, told_figure  # noqa: F401, for drawings of one's own, too
 
-BLUE, ORANGE, GREEN, GREY = "#0072B2", "#D55E00", "#009E73", "#666666"
-STYLE = {
-    "figure.facecolor": "white", "axes.facecolor": "white", "savefig.facecolor": "white", "figure.dpi": 90,
-    "text.color": "#222222", "axes.labelcolor": "#222222", "axes.edgecolor": "#666666",
-    "xtick.color": "#222222", "ytick.color": "#222222", "font.size": 10, "axes.titlesize": 11,
-    "axes.spines.top": False, "axes.spines.right": False, "axes.grid": False,
-    "axes.prop_cycle": f"cycler('color', {[BLUE, ORANGE, GREEN, '#CC79A7', '#E69F00', '#56B4E9']})",
-}
-
-
-@functools.cache
-def told_figure():
-    """The class of the figures: matplotlib's, a picture in a notebook whatever the backend is. Its ``alt``, the text of
-    what is seen in it, is kept in the output's metadata. nbconvert's classic template writes it into the page; its
-    template "lab" and JupyterLab do not read it yet."""
-    from matplotlib.figure import Figure
-    from matplotlib.text import Text
-
-    class Told(Figure):
-        alt = ""
-
-        def _repr_mimebundle_(self, **_):
-            if spoken := words.spoken():
-                for text in self.findobj(Text):
-                    text.set_text(words.said(text.get_text(), spoken))
-            picture = io.BytesIO()
-            self.savefig(picture, format="png", bbox_inches="tight")
-            return ({"image/png": base64.b64encode(picture.getvalue()).decode()},
-                    {"image/png": {"alt": self.alt} if self.alt else {}})
-
-    return Told
+_figure = functools.partial(figure, squeeze=False)
 
 
 def _told(figure, text):
     """The figure, with a text that says what is seen in it."""
     figure.alt = text
     return figure
-
-
-def _figure(title, source, rows=1, columns=1, size=(7, 3), **options):
-    import matplotlib.pyplot as plt  # a third of a second, which not everyone who imports the package needs
-
-    with plt.rc_context(STYLE):
-        figure, axes = plt.subplots(rows, columns, figsize=size, layout="constrained", squeeze=False,
-                                    FigureClass=told_figure(), **options)
-    plt.close(figure)  # or the notebook shows it twice
-    figure.suptitle(title if source in ("MNIST", "") else f"{title} [{source}]", color="#222222", fontsize=12)
-    return figure, axes
 
 
 def _sheet(images, titles, title, source, columns, row_labels=(), colors=(), size=0.8, **imshow):
@@ -114,15 +69,19 @@ def augmentation(split, augment, count=10, draws=3, seed=0):
 
 def curves(run, title="Training and validation", before=None):
     """Loss and accuracy of training and validation after each epoch of a `Run`, with a line where the learning rate
-    drops. ``before``, another run or a list of validation accuracies, is drawn thin and grey.
+    drops. ``before``, another run or ``{name: validation accuracies}``, is drawn thin and grey.
 
     From four epochs on, the axes leave out the first epoch of the training, which would flatten all others.
     """
     history = run.history
     figure, (axes,) = _figure(title, run.card["source"], 1, 2, size=(8, 3))
     epochs = range(1, len(history["train_loss"]) + 1)
-    earlier = getattr(before, "history", {"val_accuracy": before})
-    name_before = f"{before.card['model']}, validation" if hasattr(before, "card") else "before, validation"
+    name_before, earlier = "", {}
+    if hasattr(before, "history"):
+        name_before, earlier = f"{before.card['model']}, validation", before.history
+    elif before:
+        ((name, values),) = before.items()
+        name_before, earlier = f"{name}, validation", {"val_accuracy": values}
     for axis, measure in zip(axes, ("loss", "accuracy"), strict=True):
         scale, seen = (100 if measure == "accuracy" else 1), []
         if values := earlier.get(f"val_{measure}"):
@@ -398,6 +357,7 @@ def channels(values, source, title="The numbers of each channel"):
     columns = min(2, len(values))
     rows = -(-len(values) // columns)
     figure, axes = _figure(title, source, rows, columns, size=(5 * columns, 2.6 * rows + 0.4), sharex=True, sharey=True)
+    said = []
     for axis, (name, activations) in zip(axes.flat, values.items(), strict=False):
         each = activations.detach().cpu().transpose(0, 1).flatten(1)           # channels, numbers
         axis.axhline(0, color=GREY, linewidth=0.8)
@@ -408,7 +368,9 @@ def channels(values, source, title="The numbers of each channel"):
         axis.set_title(name)
         axis.set(xlabel="channel", ylabel="value", xticks=range(len(each)))
         axis.label_outer()
-    return figure
+        said.append(f"{name}: means from {each.mean(1).min():.2f} to {each.mean(1).max():.2f}, "
+                    f"standard deviations from {each.std(1).min():.2f} to {each.std(1).max():.2f}")
+    return _told(figure, f"{figure.get_suptitle()}, a box each. {'; '.join(said)}.")
 
 
 def before_and_after(pairs, source, title, per_panel=2_000):
@@ -418,6 +380,7 @@ def before_and_after(pairs, source, title, per_panel=2_000):
     Of each panel's numbers at most ``per_panel`` are drawn, evenly spaced.
     """
     figure, (axes,) = _figure(title, source, 1, len(pairs), size=(2.5 * len(pairs), 2.9), sharex=True, sharey=True)
+    said = []
     for axis, (name, (before, after)) in zip(axes, pairs.items(), strict=True):
         step = -(-before.numel() // per_panel)
         axis.plot(before.detach().cpu().flatten()[::step], after.detach().cpu().flatten()[::step], ".", color=BLUE,
@@ -425,8 +388,10 @@ def before_and_after(pairs, source, title, per_panel=2_000):
         axis.set_title(name)
         axis.set_xlabel("before")
         axis.grid(alpha=0.25)
+        said.append(f"{name}: {before.min():.2f} to {before.max():.2f} before, {after.min():.2f} to {after.max():.2f} "
+                    f"after, {(after == 0).float().mean():.0%} of them 0")
     axes[0].set_ylabel("after")
-    return figure
+    return _told(figure, f"{figure.get_suptitle()}. {'; '.join(said)}.")
 
 
 def descents(paths, title, columns=3):

@@ -14,7 +14,7 @@ from torch.nn.functional import max_pool2d, one_hot
 from torch.utils.data import DataLoader, TensorDataset
 
 import mnist_helpers as mh
-from mnist_helpers import diagram, plots, words
+from mnist_helpers import diagram, figures, plots, words
 from mnist_helpers.data import Split
 
 SAMPLE = "the digits sample, not MNIST"
@@ -304,13 +304,14 @@ def test_curves_show_the_drop_of_the_rate_and_the_lesson_before(split):
     run = trained(split)
     run.history |= {"train_loss": [2, 0.4, 0.3, 0.2], "val_loss": [0.5, 0.3, 0.2, 0.1], "lr": [0.1, 0.1, 0.01, 0.01],
                     "train_accuracy": [0.1, 0.97, 0.98, 0.99], "val_accuracy": [0.96, 0.97, 0.98, 0.985]}
-    figure = plots.curves(run, before=[0.95, 0.96])
+    figure = plots.curves(run, before={"lesson 2": [0.95, 0.96]})
     loss, accuracy = figure.axes
     assert accuracy.get_lines()[0].get_ydata() == pytest.approx([95, 96])
     assert 90 < accuracy.get_ylim()[0] < 96 and loss.get_ylim()[1] < 1
     assert [text.get_text() for text in loss.texts] == ["rate 0.1 → 0.01"]
     assert any(list(line.get_xdata()) == [2.5, 2.5] for line in loss.get_lines())
     assert "drops from 0.1 to 0.01 after epoch 2" in figure.alt and "96.00% to 98.50%" in figure.alt
+    assert "lesson 2, validation" in [text.get_text() for text in accuracy.get_legend().get_texts()]
     run.history["lr"] = [0.1, 0.1, 0.1, 0.1]
     assert not plots.curves(run, before=run).axes[0].texts
 
@@ -346,3 +347,30 @@ def test_alt_text_reaches_the_page(split):
     cell = nbformat.v4.new_code_cell("x", outputs=[nbformat.v4.new_output("display_data", data, metadata=metadata)])
     page, _ = nbconvert.HTMLExporter(template_name="classic").from_notebook_node(nbformat.v4.new_notebook(cells=[cell]))
     assert 'alt="Small: 5 layers, 7,898 parameters' in page
+
+
+def test_a_figure_of_ones_own_tells_what_was_plotted_in_it():
+    figure, (left, right) = plots.figure("Two panels", "digits", columns=2)
+    left.plot([1, 2, 3], [0.5, 2.5, 1.25], label="ours")
+    left.plot([2], [1.5], "x", label="published")
+    left.axhline(1)
+    left.set(xlabel="epoch", ylabel="loss", title="Left")
+    bars = right.bar(["A", "B"], [1_234, 2])
+    right.bar_label(bars)
+    right.set(xlabel="answer")
+    told = figure._repr_mimebundle_()[1]["image/png"]["alt"]
+    assert told == ("Two panels [digits]. Left, loss against epoch: ours: from 0.5 at 1 to 1.25 at 3, between 0.5 and 2.5; "
+                    "published: 1.5 at 2. answer: bars: A 1,234, B 2.")
+
+
+def test_many_curves_bars_and_points_are_told_together():
+    figure, axes = plots.figure("Many", rows=2, columns=2)
+    for start in range(20):
+        axes[0, 0].plot([0, 1], [start, start + 1])
+    axes[0, 1].bar(range(30), range(30))
+    axes[1, 0].errorbar([1, 2], [3, 4], [0.5, 0.25], fmt="o", capsize=3, label="ours")
+    figure.colorbar(axes[1, 1].imshow([[1, 2, 3], [4, 5, -6]]), ax=axes[1, 1], label="not told")
+    axes[1, 1].text(0, 0, "a word")
+    told = figures.description(figure)
+    assert told == ("Many. 20 curves between 0 and 20. 30 bars from 0 to 29. ours: 3 ± 0.5 at 1, 4 ± 0.25 at 2. "
+                    "a picture of 2 x 3 values from −6 to 5; written in it: a word.")

@@ -7,7 +7,6 @@ labelled and kept are lines of ``results/drawings.jsonl``, which git ignores.
 import base64
 import collections
 import contextlib
-import io
 import json
 import math
 import sys
@@ -16,7 +15,6 @@ from pathlib import Path
 
 import anywidget
 import filelock
-import matplotlib.pyplot as plt
 import numpy as np
 import torch
 import torch.nn.functional as F
@@ -276,12 +274,9 @@ def figure(strokes, models):
     """A drawing, the image made of it, and the probabilities of each network as shades of blue."""
     image = prepare(strokes)
     found = {} if image is None else answers(image, models)
-    with plt.rc_context(plots.STYLE):
-        drawing, axes = plt.subplots(1, 3, figsize=(8, 2.6), layout="constrained", width_ratios=[1, 1, 2.2],
-                                     FigureClass=plots.told_figure())
-    plt.close(drawing)  # or the notebook shows it twice
-    drawing.alt = remark(strokes, found)
-    drawing.suptitle(drawing.alt, color="#222222", fontsize=11)
+    said = remark(strokes, found)
+    drawing, axes = plots.figure(said, columns=3, size=(8, 2.6), width_ratios=[1, 1, 2.2])
+    drawing.alt = said
     seen = torch.zeros(28, 28) if image is None else image[0, 0]
     for axis, picture, title in zip(axes, (rasterize(strokes), seen), ("drawn", "what the networks see"), strict=False):
         axis.imshow(picture.numpy(), cmap="gray", vmin=0, vmax=255)
@@ -358,7 +353,5 @@ class Canvas(anywidget.AnyWidget):
     def _repr_mimebundle_(self, **options):
         """A page shows the richest form it knows: the widget with a kernel, the picture without."""
         bundle, metadata = super()._repr_mimebundle_(**options)
-        picture = io.BytesIO()
-        figure(self.strokes, self.models).savefig(picture, format="png")
-        still = {"image/png": base64.b64encode(picture.getvalue()).decode(), "text/plain": "a canvas to draw on"}
-        return bundle | still, metadata
+        still, told = figure(self.strokes, self.models)._repr_mimebundle_()
+        return bundle | still | {"text/plain": "a canvas to draw on"}, metadata | told

@@ -291,17 +291,12 @@ def told_of(values: list[float]) -> str:
 
 def draw(values: list[float], line: str, path: Path) -> None:
     """Write the histogram as a PNG; ``line`` is its description."""
-    import matplotlib.pyplot as plt
-
     from .. import plots
 
-    with plt.rc_context(plots.STYLE):
-        figure, axis = plt.subplots(figsize=(7, 3.2), layout="constrained")
-        axis.hist(values, bins=max(5, round(len(values) ** 0.5) * 2), color=plots.BLUE, alpha=0.5)
-        axis.plot(values, [0] * len(values), "|", color=plots.ORANGE, markersize=14, clip_on=False)
-        axis.axvline(sum(values) / len(values), color=plots.GREY, linestyle=":")
-        axis.yaxis.get_major_locator().set_params(integer=True)
-        axis.set(xlabel="test accuracy (%)", ylabel="students")
-        figure.suptitle("The same network, another seed for each student")
-        figure.savefig(path, dpi=150, metadata={"Description": line})
-    plt.close(figure)
+    figure, axis = plots.figure("The same network, another seed for each student", size=(7, 3.2))
+    axis.hist(values, bins=max(5, round(len(values) ** 0.5) * 2), color=plots.BLUE, alpha=0.5)
+    axis.plot(values, [0] * len(values), "|", color=plots.ORANGE, markersize=14, clip_on=False)
+    axis.axvline(sum(values) / len(values), color=plots.GREY, linestyle=":")
+    axis.yaxis.get_major_locator().set_params(integer=True)
+    axis.set(xlabel="test accuracy (%)", ylabel="students")
+    figure.savefig(path, dpi=150, metadata={"Description": line})
