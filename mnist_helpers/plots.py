@@ -106,8 +106,9 @@ def curves(run, title="Training and validation", before=None):
         elif measure == "loss":
             axis.set_ylim(bottom=0)
         _mark_drops(axis, history.get("lr", []), high=measure == "loss")
-    for axis in axes[: 2 if before is not None else 1]:
-        axis.legend(frameon=False, fontsize=8)
+    axes[0].legend(frameon=False, fontsize=8)
+    if before is not None:  # up there, since the rate is written at the bottom
+        axes[1].legend(handles=axes[1].lines[:1], frameon=False, fontsize=8, loc="upper left")
     return _told(figure, _words_of_curves(history, earlier, name_before))
 
 

@@ -93,6 +93,13 @@ def test_no_error_warning_or_widget_in_the_outputs(path):
 
 
 @each_notebook
+def test_every_figure_tells_what_is_seen_in_it(path):
+    silent = [cell.id for cell in code(path) for output in cell.outputs if "image/png" in output.get("data", {})
+              and not output.metadata.get("image/png", {}).get("alt")]
+    assert not silent, "draw with mh.plots.figure, and show the figure as the last line of the cell"
+
+
+@each_notebook
 def test_no_absolute_path(path):
     for cell in notebooks.read(path).cells:
         texts = [cell.source]
