@@ -6,7 +6,6 @@ labelled and kept are lines of ``results/drawings.jsonl``, which git ignores.
 
 import base64
 import collections
-import contextlib
 import json
 import math
 import sys
@@ -24,6 +23,7 @@ from PIL import Image, ImageDraw, ImageOps
 from .. import files, idea, plots
 from ..data import Split, normalize, prepare_digit, profile, project_root
 from ..device import device_of
+from ..measure import bright_borders, evaluation_mode
 
 SIZE = 280  # of the canvas; draw.js has it too
 PEN = 20  # width of a line on the screen, in units of the canvas; draw.js has it too
@@ -164,8 +164,8 @@ def prepare_photo(picture):
     ink on paper. What is darker than the paper around it is ink, so that a shadow is none; specks are left out. Raises
     `ValueError` for what is no picture or shows no ink.
     """
-    grey = _grey(picture)
-    grey = torch.from_numpy(255 - grey if bright_border(grey) else grey)
+    grey = torch.from_numpy(_grey(picture))
+    grey = 255 - grey if bright_borders(grey[None, None]) else grey
     side = max(grey.shape)
     # An opening leaves what is wider than a line: the paper, in whatever light.
     ink = grey - _brightest(-_brightest(-grey, side // 2 | 1), side // 2 | 1)
@@ -219,18 +219,10 @@ def _grey(picture):
     return np.array(picture, dtype=np.float32)
 
 
-def bright_border(image):
-    """Whether the border of ``(height, width)`` is nearer to its brightest pixel than to its darkest one, as in a
-    photograph of ink on paper; in MNIST it is black."""
-    image = np.asarray(image, dtype=np.float32)
-    border = np.median(np.concatenate([image[0], image[-1], image[:, 0], image[:, -1]]))
-    return bool(border - image.min() > image.max() - border)
-
-
 def answers(image, models):
     """``{name: probabilities}``, each float32 ``(10,)`` on the CPU, of ``{name: model}`` for a uint8 image
     ``(1, 1, 28, 28)``. The networks answer in eval mode, and stay as they were."""
-    if bright_border(image[0, 0]):
+    if bright_borders(image):
         warnings.warn("the image has a bright border, and MNIST is white on black: see draw.prepare_photo",
                       stacklevel=2)
     return {name: _answer(model, normalize(image)) for name, model in models.items()}
@@ -238,20 +230,8 @@ def answers(image, models):
 
 @torch.no_grad()
 def _answer(model, inputs):
-    with at_rest(model):
+    with evaluation_mode(model):
         return model(inputs.to(device_of(model)))[0].float().softmax(0).cpu()
-
-
-@contextlib.contextmanager
-def at_rest(model):
-    """Within it ``model`` is in eval mode, so that a look changes no batch norm; each module gets its mode back."""
-    modes = [(module, module.training) for module in model.modules()]
-    model.eval()
-    try:
-        yield
-    finally:
-        for module, mode in modes:
-            module.training = mode
 
 
 def remark(strokes, found):
