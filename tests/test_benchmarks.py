@@ -63,6 +63,7 @@ def test_start_up_is_told_beyond_torchs_own():
     assert table.rows[1] == ["import mnist_helpers", "0.01 s [0.01, 0.01]", "torch is not imported"]
 
 
+@pytest.mark.slow
 def test_a_step_of_the_start_is_timed_whatever_it_prints(mnist_root):
     assert startup.seconds(startup.STEPS["python -m mnist_helpers doctor"]) > 0.1
 
@@ -145,6 +146,7 @@ def test_the_published_epoch_gets_the_workers_that_serve_it_best(monkeypatch):
     epoch.best_workers.cache_clear()
 
 
+@pytest.mark.slow
 def test_an_epoch_is_measured_on_both_sides(mnist_root, monkeypatch):
     monkeypatch.setattr(epoch, "best_workers", lambda case, images, device: 0)
     measured = epoch.measure("iteration 5", 192, repeats=2)
@@ -229,6 +231,7 @@ def test_a_line_is_fitted_as_scipy_fits_it():
     assert growth.line(x, y) == pytest.approx((fit.intercept, fit.slope, fit.rvalue**2))
 
 
+@pytest.mark.slow
 def test_growth_is_measured_in_processes_of_their_own(mnist_root, monkeypatch):
     monkeypatch.setattr(growth, "lesson_peak", lambda: 900.0)
     grown = growth.run(repeats=2, growing={"images": [640, 1_280]})
@@ -453,6 +456,7 @@ def test_levers_are_compared_with_the_lessons_step_round_by_round():
                           ["both", "5.0 [5.0, 10.0]", "3.00x [2.00, 4.00]"]]
 
 
+@pytest.mark.slow
 def test_every_lever_takes_steps(mnist_root, monkeypatch):
     monkeypatch.setattr(levers, "STEPS", 2)
     monkeypatch.setattr(levers.torch, "compile", lambda model: model)

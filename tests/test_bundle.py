@@ -86,6 +86,7 @@ def nothing_but(folder, *names):
     return {path.name for path in folder.iterdir()} == {"shelf", "mnist", *names}
 
 
+@pytest.mark.slow
 def test_a_bundle_installs_without_an_index(shelf, tmp_path, capfd):
     made, here = tmp_path / "stick" / "course", "{}.{}".format(*sys.version_info)
     assert main(["bundle", "--to", str(made), "--platform", "linux", "--python", here]) == 0

@@ -119,6 +119,7 @@ def test_whoever_interrupts_keeps_what_was_done(project, capfd, monkeypatch):
     assert kept(project) == [("01_good", 0)] and (project / "README.md").exists()
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(os.name == "nt", reason="sends signals")
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP, signal.SIGINT, signal.SIGKILL])
 @pytest.mark.parametrize("several", [1, 2])
@@ -130,6 +131,7 @@ def test_no_process_outlives_a_run(tmp_path, number, several):
     assert process.returncode == {signal.SIGINT: 130, signal.SIGTERM: 143, signal.SIGHUP: 129}.get(number, -9)
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(os.name == "nt", reason="sends signals")
 def test_a_killed_notebook_is_named_and_the_others_go_on(tmp_path):
     process, family = slow_runs(tmp_path, 2)
@@ -229,6 +231,7 @@ def limited():
 LIMIT = 1500 * 10**6
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(os.name == "nt", reason="Windows has neither cgroups nor wait4")
 def test_lesson_5_runs_in_one_and_a_half_gigabytes(mnist_root, limited):
     process = subprocess.Popen([*(limited or ()), sys.executable, "-m", "mnist_helpers", "run", "05_under_20k", "--profile",
@@ -566,6 +569,7 @@ def test_doctor_names_what_is_wrong_and_the_remedy(project, monkeypatch):
     assert all(remedy for ok, _, remedy in found.values() if not ok)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("root", ["~nosuchuser/x", "unreadable"])
 def test_doctor_reaches_its_end_whatever_is_broken(project, monkeypatch, root):
     monkeypatch.undo()

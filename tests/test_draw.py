@@ -342,6 +342,7 @@ def photographed(image, random):
     return (light * (1 - 0.75 * page / 255) + random.normal(0, 4, page.shape)).clip(0, 255).astype(np.uint8)
 
 
+@pytest.mark.slow
 def test_photographs_of_dark_ink_are_read(mnist_root):
     split, model = mh.load_mnist(verbose=False, profile="full").val[:100], notebooks.trained("07_dropout_everywhere")
     random = np.random.default_rng(0)

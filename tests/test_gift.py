@@ -77,6 +77,7 @@ def tried(path):
     return notebooks.run_cells(cells, path.name, seed=0)["mine"]
 
 
+@pytest.mark.slow
 def test_a_lessons_network_answers_alone_as_in_the_course(folder, mnist_root, monkeypatch, capsys):
     assert command.main(["gift", "05_under_20k"]) == 0
     assert re.match(r"Under20K\.ipynb: \d+ KB", capsys.readouterr().out)
@@ -90,6 +91,7 @@ def test_a_lessons_network_answers_alone_as_in_the_course(folder, mnist_root, mo
     assert f"a {val.labels[0]}: " in said, "the photograph that it makes of the first image"
 
 
+@pytest.mark.slow
 def test_an_ideas_network_answers_alone_as_where_it_was_trained(own, folder, mnist_root, monkeypatch):
     path = own()
     mine = tried(path)

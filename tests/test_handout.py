@@ -155,6 +155,7 @@ def test_every_notebook_can_be_handed_out(path):
 # ---------------------------------------------------------------- submissions
 
 
+@pytest.mark.slow
 def test_three_submissions_score_as_expected(graded):
     _, rows = graded
     found = {name: (row["points"], row["of"], row["budget"], row["exercises"]) for name, row in rows.items()}
@@ -189,6 +190,7 @@ def test_an_unedited_lesson_and_a_network_over_its_budget_bring_no_points(course
     assert (row["points"], row["remark"]) == (0, "unedited")
 
 
+@pytest.mark.slow
 def test_time_is_limited_and_a_table_is_written(course, tmp_path, monkeypatch, capfd):
     path = tmp_path / "Slow" / f"{LESSON}.ipynb"
     path.parent.mkdir()

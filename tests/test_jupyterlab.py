@@ -17,6 +17,8 @@ import pytest
 import mnist_helpers as mh
 from mnist_helpers.course import notebooks
 
+pytestmark = pytest.mark.slow
+
 SHOWN = ["01_baseline", "05_under_20k", "draw_a_digit"]
 
 # Every code cell has its number, the last one too.

@@ -251,7 +251,8 @@ def test_the_recipe_alone_trains_the_networks_of_the_catalogue(path, digits):
     assert sorted(trained) == sorted(network.name for network in networks_of(path))
 
 
-@pytest.mark.parametrize("path", RESUMABLE, ids=notebooks.name_of)
+@pytest.mark.parametrize("path", [pytest.param(path, marks=[pytest.mark.slow] * (notebooks.name_of(path) in KILLED),
+                                               id=notebooks.name_of(path)) for path in RESUMABLE])
 def test_a_lesson_that_was_interrupted_goes_on_to_the_same_weights(path, digits, tmp_path, capfd):
     """`CHECKPOINT` as a learner sets it. Its recipe alone is run, which trains what the notebook trains."""
     undisturbed = recipe_to_kill.run(path)
@@ -339,6 +340,7 @@ def notebook(path, *cells):
     return path
 
 
+@pytest.mark.slow
 def test_nbval_compares_tagged_outputs(tmp_path, mnist_root):
     """The regression tests of the lessons rest on this: on the tag, and on the profile for what is recorded."""
     path = notebook(tmp_path / "some.ipynb", ("x = 2", None), ("print(x)", "2\n", "nbval-check-output"),
@@ -350,6 +352,7 @@ def test_nbval_compares_tagged_outputs(tmp_path, mnist_root):
         assert sorted(set(re.findall(r"^FAILED .*::(Cell \d)", said, re.MULTILINE))) == failed
 
 
+@pytest.mark.slow
 def test_a_cell_over_its_time_fails_the_rest_even_if_it_survives_the_interrupt(tmp_path):
     path = notebook(tmp_path / "slow.ipynb", (
         "import time\ntry:\n    time.sleep(60)\nexcept KeyboardInterrupt:\n    pass", None), ("assert True", None))
@@ -357,6 +360,7 @@ def test_a_cell_over_its_time_fails_the_rest_even_if_it_survives_the_interrupt(t
     assert "XPASS(strict)" in said and "1 failed, 1 passed" in said
 
 
+@pytest.mark.slow
 def test_what_a_learner_makes_is_not_taken_for_the_courses(tmp_path):
     """A copy of a lesson and files that are no notebooks are no tests; a lesson run in place is not compared."""
     few = "01_baseline", "by_hand", "challenges/one_epoch"

@@ -12,6 +12,7 @@ CUT = """[...document.querySelectorAll("main *")].filter(each => each.getBoundin
          .map(each => each.outerHTML.slice(0, 300))"""
 
 
+@pytest.mark.slow
 def test_nothing_is_cut_at_the_right_edge(browser, tmp_path):
     shown = browser.new_page(viewport={"width": WIDTH, "height": 1000})
     shown.emulate_media(media="print")

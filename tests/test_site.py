@@ -54,6 +54,7 @@ class Parts(html.parser.HTMLParser):
             self.loaded.add(found.get("src") or found["href"])
 
 
+@pytest.mark.slow
 def test_every_link_of_every_page_leads_somewhere_and_nothing_is_loaded_from_elsewhere(folder):
     pages = {path: Parts(path) for path in folder.rglob("*.html") if "_static" not in path.parts}
     lost, foreign = set(), set()
@@ -179,6 +180,7 @@ def test_pages_open_without_a_complaint_and_fit_a_phone(page):
     assert not page.wrong
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", PAGES)
 def test_nothing_keeps_a_reader_out(page, name):
     """axe-core finds nothing serious; in the dark, colours are looked at once more."""

@@ -50,6 +50,7 @@ def is_worker(process):
         return False
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(os.name == "nt", reason="sends signals")
 def test_a_study_loses_only_what_was_under_way(project):
     """A worker is killed and runs fail, then the whole study is killed: each time the same command does the rest."""
@@ -102,6 +103,7 @@ def test_what_is_out_of_date_is_run_again(project, monkeypatch):
         study.missing([small.write(project / "notebooks" / "mine.ipynb")], [0])
 
 
+@pytest.mark.slow
 def test_a_dask_cluster_does_the_same_work_and_survives_a_lost_worker(project):
     distributed = pytest.importorskip("distributed", reason="the cluster is optional: pip install distributed")
     (project / "mended").touch()
@@ -116,6 +118,7 @@ def test_a_dask_cluster_does_the_same_work_and_survives_a_lost_worker(project):
     assert sorted(recorded(project)) == EVERY
 
 
+@pytest.mark.slow
 def test_a_cluster_with_a_certificate_lets_nobody_in_without(project, tmp_path, monkeypatch):
     """With the files that CONTRIBUTING.md shows."""
     distributed = pytest.importorskip("distributed", reason="the cluster is optional: pip install distributed")
@@ -163,6 +166,7 @@ def test_an_address_that_cannot_be_used_is_a_sentence(project, monkeypatch):
         next(study.on_dask(iter([]), "tls://127.0.0.1:9"))
 
 
+@pytest.mark.slow
 def test_a_recipe_alone_comes_to_the_record_of_the_seed(mnist_root, monkeypatch):
     """Lesson 1 under the seed of its notebook: the record that the whole notebook made."""
     for name in ("MNIST_PROFILE", "MNIST_COLLECT", "MNIST_CHECK", "MPLBACKEND", "OMP_NUM_THREADS", "TQDM_DISABLE"):

@@ -114,6 +114,7 @@ def test_another_arithmetic_makes_every_run_stale_by_name(course, monkeypatch, c
     monkeypatch.undo()
 
 
+@pytest.mark.slow
 def test_on_another_processor_the_codes_are_compared(course, tmp_path, monkeypatch, capsys):
     """Losses that no processor here would give do not matter; only what both codes make of them does."""
     root = tmp_path
@@ -202,6 +203,7 @@ def test_the_lessons_networks_are_those_of_the_catalogue(monkeypatch):
         assert model.eval()(torch.zeros(2, 1, 28, 28)).shape == (2, 10)
 
 
+@pytest.mark.slow
 def test_every_recipe_trains_its_first_steps(mnist_root, monkeypatch):
     """In a process of its own, as the command does it; one lesson stands for all, since each takes ten seconds."""
     path = notebooks.find(["05_under_20k"])[0]
