@@ -155,6 +155,8 @@ def _update(translation, cell, theirs, done):
 def _digest(translation, place, text):
     """The digest of a source, the same for English and for its copy elsewhere, whatever the records' figures are."""
     def link(match):
+        if _target(translation, place, match[2]) is None:
+            return match[0]
         return f"{match[1]}{_inside(translation, place, match[2])}{match[3] or ''}"
 
     def figure(match):
@@ -170,15 +172,21 @@ def _inside(translation, place, name):
     return Path(os.path.relpath(found, root)).as_posix()
 
 
+def _target(translation, place, name):
+    """The file that a link of the notebook ``place`` means, the language's own first; None if it leads nowhere."""
+    inside = _inside(translation, place, name)
+    return next((found for found in (translation.home / inside, translation.root / inside)
+                 if found.exists() or found in translation.others), None)
+
+
 def _linked(translation, place, text):
     """``text`` of the notebook ``place`` with the translation's links: to what its language has, else to the English.
     Links that lead nowhere stay."""
     def link(match):
-        inside = _inside(translation, place, match[2])
-        for found in (translation.home / inside, translation.root / inside):
-            if found.exists() or found in translation.others:
-                return f"{match[1]}{Path(os.path.relpath(found, translation.path.parent)).as_posix()}{match[3] or ''}"
-        return match[0]
+        found = _target(translation, place, match[2])
+        if found is None:
+            return match[0]
+        return f"{match[1]}{Path(os.path.relpath(found, translation.path.parent)).as_posix()}{match[3] or ''}"
 
     return LINK.sub(link, text)
 
