@@ -192,8 +192,9 @@ def losses_by_step(runs, title="Loss by training step", steps=None, window=50):
                   alpha=0.25 if smooth else 1)
         if smooth:
             means = torch.tensor(losses, dtype=torch.float64).unfold(0, window, 1).mean(1)
-            axis.plot(range(window, len(losses) + 1), means.numpy(), label=f"{label} (mean of {window})", color=color,
-                      linewidth=1.5)
+            middle = window // 2 + 1  # of the first window: a mean drawn at its end would lag
+            axis.plot(range(middle, middle + len(means)), means.numpy(), label=f"{label} (mean of {window})",
+                      color=color, linewidth=1.5)
             tops.append(max(means.max().item(), torch.tensor(losses).quantile(0.99).item()))
         else:
             tops.append(max(losses))

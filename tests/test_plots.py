@@ -131,6 +131,16 @@ def test_shared_axes_are_labelled_on_the_outside(split, name):
     assert len({(axis.get_xlim(), axis.get_ylim()) for axis in axes}) == 1
 
 
+def test_a_smoothed_loss_lies_on_a_straight_one(split):
+    """A mean drawn at the end of its steps would lag behind."""
+    run = trained(split)
+    run.batch_loss = [3 - step / 100 for step in range(200)]
+    raw, smooth = plots.losses_by_step({"a": run}, window=51).axes[0].lines
+    places = smooth.get_xdata().astype(int)
+    assert (places[0], places[-1]) == (26, 175)
+    assert smooth.get_ydata() == pytest.approx(raw.get_ydata()[places - 1])
+
+
 def test_confusion_counts(split):
     logits = one_hot(split.labels, 10) * 5
     logits[0] = one_hot((split.labels[0] + 1) % 10, 10) * 5
@@ -337,7 +347,7 @@ def test_noisy_losses_are_smoothed_over_the_raw_ones(split):
     run.batch_loss = [float(step % 2) for step in range(200)]
     raw, mean = plots.losses_by_step({"a": run}).axes[0].get_lines()
     assert list(raw.get_ydata()) == run.batch_loss and raw.get_alpha() < 0.5
-    assert mean.get_ydata() == pytest.approx([0.5] * 151) and list(mean.get_xdata()) == list(range(50, 201))
+    assert mean.get_ydata() == pytest.approx([0.5] * 151) and list(mean.get_xdata()) == list(range(26, 177))
 
 
 def test_alt_text_reaches_the_page(split):
