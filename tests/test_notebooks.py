@@ -136,6 +136,9 @@ def test_the_set_up_cell_is_the_same_everywhere():
     assert all(code(path)[0].source == tagged(path, "setup")[0].source for path in PATHS)
 
 
+FORM = re.compile(r"^\w+ = \w+  # @param (\[.*\] )?\{type: \"(integer|raw)\"\}$")
+
+
 @each_notebook
 def test_the_parameters_cell_holds_what_the_notebook_reads(path):
     (cell,) = tagged(path, "parameters")
@@ -144,6 +147,7 @@ def test_the_parameters_cell_holds_what_the_notebook_reads(path):
     assert parameters.pop("SEED") == 0
     assert set(parameters.values()) <= {None} and set(parameters) <= {"CHECKPOINT", "PROFILE"}
     assert ("PROFILE" in parameters) == (path in TRAINING)
+    assert all(FORM.search(line) for line in cell.source.splitlines()), "Colab shows each as a field of a form"
     recipe = "\n".join(cell.source for cell in tagged(path, "recipe"))
     for name in parameters:
         assert re.search(rf"\b{name}\b", recipe), f"{name} is read by no recipe cell"
