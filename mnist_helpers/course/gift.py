@@ -14,8 +14,7 @@ from pathlib import Path
 
 import torch
 
-from .. import checkpoint, data, files, idea, recipe
-from ..measure import evaluate
+from .. import checkpoint, data, files, idea, measure, recipe
 from . import catalogue, draw, networks, notebooks
 
 IMAGES = 100  # of the validation images that go along
@@ -282,9 +281,9 @@ def _read_by(source):
 @functools.cache
 def _reading() -> str:
     """The code that makes an image of a photograph, as this course has it."""
-    ours = _pieces(inspect.getsource(draw))
-    return _needed({name: text for name, text in ours.items() if not text.startswith("from .")}
-                   | _pieces(inspect.getsource(data)), ["normalize", "prepare_photo"])
+    pieces = {name: text for room in (measure, draw, data) for name, text in _pieces(inspect.getsource(room)).items()
+              if not text.startswith("from .")}
+    return _needed(pieces, ["normalize", "prepare_photo"])
 
 
 # ---------------------------------------------------------------- the notebook
@@ -295,7 +294,7 @@ def _notebook(name, source, model):
     import nbformat
 
     val = data.load_mnist(profile="full", verbose=False).val
-    result = evaluate(model, val)
+    result = measure.evaluate(model, val)
     taken = val[:IMAGES]
     packed = _packed({key: value.float() if value.is_floating_point() else value
                       for key, value in model.state_dict().items()})
