@@ -93,7 +93,7 @@ def replay(run: Run) -> bool:
     run.model.load_state_dict(kept["weights"])
     run.history, run.batch_loss, run.card, run.replayed = kept["history"], kept["batch_loss"], kept["card"], True
     epochs = len(run.history["seconds"])
-    print(f"replayed: {epochs} epoch{'s' * (epochs > 1)}, recorded in {sum(run.history['seconds']):.0f} s on "
+    print(f"replayed: {epochs} epoch{'s' * (epochs != 1)}, recorded in {sum(run.history['seconds']):.0f} s on "
           f"{run.card['device']}; the last one: {last_epoch(run.history)}")
     return True
 

@@ -154,39 +154,31 @@ def _update(translation, cell, theirs, done):
 
 def _digest(translation, place, text):
     """The digest of a source, the same for English and for its copy elsewhere, whatever the records' figures are."""
-    def link(match):
-        if _target(translation, place, match[2]) is None:
-            return match[0]
-        return f"{match[1]}{_inside(translation, place, match[2])}{match[3] or ''}"
-
     def figure(match):
         return match[0] if match[3].startswith(PRINTED) else f"{match[2] or ''}<!-- = {match[3]} -->"
 
-    return hashlib.sha256(MARK.sub(figure, LINK.sub(link, text)).encode()).hexdigest()[:12]
-
-
-def _inside(translation, place, name):
-    """Where a link of the notebook ``place`` leads, from the folder of the notebooks or of the language."""
-    found = Path(os.path.normpath(place.parent / name))
-    root = translation.home if found.is_relative_to(translation.home) else translation.root
-    return Path(os.path.relpath(found, root)).as_posix()
-
-
-def _target(translation, place, name):
-    """The file that a link of the notebook ``place`` means, the language's own first; None if it leads nowhere."""
-    inside = _inside(translation, place, name)
-    return next((found for found in (translation.home / inside, translation.root / inside)
-                 if found.exists() or found in translation.others), None)
+    text = _with_links(translation, place, text, lambda inside, found: inside)
+    return hashlib.sha256(MARK.sub(figure, text).encode()).hexdigest()[:12]
 
 
 def _linked(translation, place, text):
-    """``text`` of the notebook ``place`` with the translation's links: to what its language has, else to the English.
-    Links that lead nowhere stay."""
+    """``text`` of the notebook ``place`` with a translation's links: to what its language has, else to the English."""
+    return _with_links(translation, place, text, lambda inside, found: Path(
+        os.path.relpath(found, translation.path.parent)).as_posix())
+
+
+def _with_links(translation, place, text, written):
+    """``text`` of the notebook ``place`` with what ``written(inside, found)`` makes of each link: ``inside`` is where
+    it leads from the folder of the notebooks or of the language, ``found`` the file, the language's own first. Links
+    that lead nowhere stay."""
     def link(match):
-        found = _target(translation, place, match[2])
-        if found is None:
-            return match[0]
-        return f"{match[1]}{Path(os.path.relpath(found, translation.path.parent)).as_posix()}{match[3] or ''}"
+        to = Path(os.path.normpath(place.parent / match[2]))
+        root = translation.home if to.is_relative_to(translation.home) else translation.root
+        inside = Path(os.path.relpath(to, root)).as_posix()
+        for found in (translation.home / inside, translation.root / inside):
+            if found.exists() or found in translation.others:
+                return f"{match[1]}{written(inside, found)}{match[3] or ''}"
+        return match[0]
 
     return LINK.sub(link, text)
 
