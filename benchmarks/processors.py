@@ -28,7 +28,7 @@ def _processor(record):
 
 
 def table(found: list[tuple[dict, dict]]) -> str:
-    rows, seeds = [], records.by_seed()
+    rows, seeds = [], records.all_seeds()
     for ours, theirs in found:
         others = [each for seed, each in seeds[theirs["model"]].items() if seed != theirs["seed"]]
         another_seed = f"{fmean(_apart(theirs, other) for other in others):.0f}" if others else ""

@@ -477,7 +477,7 @@ def test_a_run_is_set_beside_the_record_of_another_processor(monkeypatch, tmp_pa
               record(1, 0, 9, [5], "AVX512")]
     mine = [record(0, 0, 5, [4], "AVX2"), record(0, 0, 8, [2, 5], "AVX2"), record(1, 0, 9, [5], "AVX512")]
     monkeypatch.setattr(records, "course_records", lambda: theirs)
-    monkeypatch.setattr(records, "by_seed", lambda: {"Baseline": {each["seed"]: each for each in theirs[:3]}})
+    monkeypatch.setattr(records, "all_seeds", lambda: {"Baseline": {each["seed"]: each for each in theirs[:3]}})
     monkeypatch.setattr(records, "mine_file", lambda: tmp_path / "mine.jsonl")
     monkeypatch.setattr(data, "project_root", lambda: tmp_path)
     monkeypatch.setattr(sys, "argv", ["", "--write"])

@@ -314,7 +314,7 @@ def test_git_ignores_kept_drawings():
 
 def test_the_lessons_networks_read_the_stored_drawings():
     paths = notebooks.find()
-    recorded = {run["notebook"]: run["id"] for runs in records.by_seed().values() for seed, run in runs.items() if not seed}
+    recorded = {run["notebook"]: run["id"] for runs in records.all_seeds().values() for seed, run in runs.items() if not seed}
     if not all((checkpoint.kept_folder() / f"{recorded.get(path.stem)}.safetensors").exists() for path in paths):
         pytest.skip("needs the weights of the lessons")
     models = {path.stem: notebooks.trained(path) for path in paths}

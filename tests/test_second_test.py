@@ -69,7 +69,7 @@ def test_kept_runs_are_measured_and_fill_the_column(root, monkeypatch):
     for name in weights:
         (folder / f"{name}.safetensors").touch()
     monkeypatch.setattr(checkpoint, "read_kept", lambda path: {"weights": {"digit": torch.tensor(weights[path.stem])}})
-    monkeypatch.setattr(records, "by_seed", lambda: {"Constant": {  # the last one's weights are not kept
+    monkeypatch.setattr(records, "all_seeds", lambda: {"Constant": {  # the last one's weights are not kept
         seed: {"id": f"Constant-s{seed}", "test_total": 10_000,
                "mistakes": {str(image): 0 for image in [*range(0, 10_000, 250), seed + 1]}} for seed in range(4)}})
     monkeypatch.setattr(notebooks, "network", lambda name: type("Module", (), {"Constant": Constant}))
@@ -81,7 +81,7 @@ def test_kept_runs_are_measured_and_fill_the_column(root, monkeypatch):
     # Every 250th image is wrong: all by one of 250 students, and by few of 48 employees.
     assert found["wider"] > 1.5 and f"{found['wider']:.1f} times as wide" in second_test.sentence()
     assert second_test.shown(found).startswith("58.33 ±") and second_test.shown(found).endswith("(3)")
-    monkeypatch.setattr(records, "by_seed", lambda: {"Constant": {0: {"id": "another"}}})
+    monkeypatch.setattr(records, "all_seeds", lambda: {"Constant": {0: {"id": "another"}}})
     assert second_test.results() == {}, "other runs stand in the records now"
 
 

@@ -202,16 +202,6 @@ def test_a_small_p_is_not_shown_as_zero(keep):
     assert "exact p < 0.01, mid-p < 0.01" in tables.compare(of("TwentyEpochs", 0, 9_990), "Baseline")
 
 
-def test_records_so_far_are_those_of_the_same_seed(keep):
-    keep(Baseline=[9_810, 9_800], FewerParameters=[9_890], BatchNorm=[9_930])
-    found = tables.records_so_far(of("TwentyEpochs", 1, 9_000))
-    assert [(each["model"], each["seed"]) for each in found] == [
-        ("Baseline", 1), ("FewerParameters", 0), ("TwentyEpochs", 1)]
-    assert tables.label(found[1]) == "2 smaller" and tables.label(of("Strided", profile="quick")) == "Strided, quick"
-    assert tables.published_figure(found[1])[0] == 0.9835
-    assert tables.published_figure(of("Strided")) == tables.published_figure(of("Baseline", profile="quick")) == (None, "")
-
-
 # ---------------------------------------------------------------- the challenges
 
 

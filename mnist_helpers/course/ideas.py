@@ -101,7 +101,7 @@ def _against(what, every, kind):
         runs = list(every.values())[number - 1]
         return f"idea {number}", reached(runs) if _kind(runs) == kind else {}, _setting(runs)
     entry = _lesson(what)
-    recorded = records.by_seed().get(entry.name, {}) if kind == ("mnist", "full") else {}
+    recorded = records.all_seeds().get(entry.name, {}) if kind == ("mnist", "full") else {}
     return (f"lesson {entry.lesson} as recorded", {seed: each["val_accuracy"] for seed, each in recorded.items()},
             (entry.epochs, next((each["train_images"] for each in recorded.values()), 0)))
 

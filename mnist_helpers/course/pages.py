@@ -26,7 +26,7 @@ from PIL import Image
 from ..data import project_root
 from ..files import replace_file
 from ..stats import mean_over_seeds
-from . import answers, catalogue, claims, contents, explain, live, notebooks, pieces, records, second_test, tables
+from . import answers, catalogue, claims, contents, explain, live, notebooks, pieces, plan, records, second_test, tables
 
 PRINTED = "printed by "
 NO_BREAK = "\N{NO-BREAK SPACE}"
@@ -248,12 +248,14 @@ def pages(find, root=None) -> dict:
                             "claims": f"**Is it true?** [{claims.counts(verdicts)}](site/claims.md)"},
               "site/challenges.md": {"scoreboard": scoreboard(find)},
               "site/halves.md": {"halves": halves()},
-              "site/explanations.md": explain.findings()}
+              "site/explanations.md": explain.findings(),
+              "results/plan.md": {"came out": markdown(
+                  ["claim", ">came out", ">n", ">p, corrected", "verdict by the plan's rule"], *plan.rows())}}
     tables["site/draw.md"] = {"draw": live.finding()}
     tables["site/index.md"] = {"picture": picture(find).replace('"results/', '"../results/'),
                                "claims": tables["README.md"]["claims"].replace("](site/", "](")}
     texts = {}
-    for path in [root / "README.md", *sorted((root / "site").glob("*.md"))]:
+    for path in [root / "README.md", root / "results" / "plan.md", *sorted((root / "site").glob("*.md"))]:
         text = claims.page_text(verdicts) if path.name == "claims.md" else path.read_text(encoding="utf-8")
         for name, content in tables.get(path.relative_to(root).as_posix(), {}).items():
             text = between(text, name, content)

@@ -279,10 +279,10 @@ def shown(network: catalogue.Network, runs: dict[int, dict]) -> dict[int, dict]:
 
 
 def histories(name: str) -> dict[int, dict]:
-    """The histories of a network's runs by seed, of those runs in `by_seed` that are kept for replays."""
+    """The histories of a network's runs by seed, of those that are kept for replays: their seeds count from 0."""
     from ..checkpoint import kept_folder, read_kept
 
-    files = {seed: kept_folder() / f"{run['id']}.safetensors" for seed, run in by_seed().get(name, {}).items()}
+    files = {seed: kept_folder() / f"{run['id']}.safetensors" for seed, run in all_seeds().get(name, {}).items()}
     return {seed: read_kept(path)["history"] for seed, path in files.items() if path.is_file()}
 
 

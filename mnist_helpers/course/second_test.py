@@ -58,7 +58,7 @@ def measure(root=None, say=print) -> dict:
 
     images, labels, writers = load(root)
     (own, who), found = np.split(writers.numpy(), [FIRST]), {}
-    for name, runs in records.by_seed().items():
+    for name, runs in records.all_seeds().items():
         kept = {run["id"]: path for run in runs.values()
                 if (path := checkpoint.kept_folder() / f"{run['id']}.safetensors").is_file()}
         if not kept:
@@ -95,7 +95,7 @@ def results() -> dict:
     """What `measure` wrote, of networks whose runs are recorded as they were then; nothing without the file."""
     if not file().is_file():
         return {}
-    known = {name: {run["id"] for run in runs.values()} for name, runs in records.by_seed().items()}
+    known = {name: {run["id"] for run in runs.values()} for name, runs in records.all_seeds().items()}
     content = json.loads(file().read_text(encoding="utf-8"))
     return {name: found for name, found in content.items() if set(found["ids"]) <= known.get(name, set())}
 

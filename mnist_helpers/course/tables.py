@@ -59,12 +59,6 @@ def _kinds(record):
     return ["digits"] * (record["dataset"] != "mnist") + ["quick"] * (record["profile"] != "full")
 
 
-def label(record: dict) -> str:
-    """What figures call a record's network: ``"5 under 20k"``, ``"Strided, quick"``."""
-    network = catalogue.network(record["model"])
-    return ", ".join([network.label if network else record["model"], *_kinds(record)])
-
-
 def published_figure(record: dict) -> tuple[float | None, str]:
     """``(accuracy, images)`` as published for a record's network; ``(None, "")`` if nothing comparable was."""
     network = catalogue.network(record["model"])
@@ -125,7 +119,7 @@ def compare(record: dict, other_network_name: str) -> str:
     own = seeds.get(record["model"], {}) if records.matches(record, network) else {}
     if not records.is_full_mnist(record) or not others:
         return f"Nothing to compare: it takes a full run on MNIST here, and a record of {other.name}."
-    theirs = others.get(record["seed"]) or next(iter(others.values()))
+    theirs = records.all_seeds()[other.name].get(record["seed"]) or next(iter(others.values()))
     low, high = newcombe_paired_interval(record["mistakes"], theirs["mistakes"], record["test_total"])
     only_ours, only_theirs, p = mcnemar(record["mistakes"], theirs["mistakes"])
     difference = record["test_accuracy"] - theirs["test_accuracy"]
@@ -220,14 +214,6 @@ def table_so_far(record: dict) -> Table:
                                            points(record["test_accuracy"]), ""])
 
 
-def records_so_far(record: dict) -> list[dict]:
-    """The course's records of the lessons before this record's, of its seed where there is one, and the record."""
-    seeds = records.by_seed()
-    before = [seeds[network.name] for network in _up_to(record)
-              if network.name in seeds and network.name != record["model"]]
-    return [own.get(record["seed"]) or next(iter(own.values())) for own in before] + [record]
-
-
 # ---------------------------------------------------------------- the challenges
 
 
@@ -237,11 +223,12 @@ def entries(*now: dict) -> dict[str, dict[int, dict]]:
     A full record of ``now`` fills in, for whoever calls this, a seed of which the course has none; those of
     networks of your `own` follow, as ``"yours: MyNetwork"``.
     """
-    seeds = records.by_seed()
+    seeds = records.all_seeds()
     for record in now:
         if records.matches(record, catalogue.network(record["model"])):
             seeds.setdefault(record["model"], {}).setdefault(record["seed"], record)
-    ours = {network.name: seeds[network.name] for network in catalogue.challenges() if network.name in seeds}
+    ours = {network.name: runs for network in catalogue.challenges()
+            if (runs := records.shown(network, seeds.get(network.name, {})))}
     return ours | yours(*(record for record in now if records.is_full_mnist(record)))
 
 

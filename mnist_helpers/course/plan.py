@@ -1,0 +1,91 @@
+"""What came out of ``results/plan.md``: its list of claims, judged on the fresh seeds by the rules that it gives."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from statistics import fmean
+
+from ..stats import Mean, holm, mean_over_seeds, paired_difference
+from . import catalogue, records, tables
+
+# Claims 1 to 7: that a minus b lies on this side of a bound, in points; and what it means if the interval holds it.
+DIFFERENCES = [
+    ("Under20K", "DropoutEverywhere", "test_accuracy", "below", 0.455, "refuted"),
+    ("Under20K", "DropoutEverywhere", "test_accuracy", "above", 0, "refuted"),
+    ("Under20K", "TwentyEpochs", "test_accuracy", "below", 0.09, "not decided"),
+    ("DropoutBeforeTheClassifier", "TwentyEpochs", "augmented_train_accuracy", "below", 0, "refuted"),
+    ("DropoutBeforeTheClassifier", "TwentyEpochs", "test_accuracy", "above", 0, "refuted"),
+    ("FewerParameters", "Baseline", "test_accuracy", "above", 0, "refuted"),
+    ("TwentyEpochs", "FewerParameters", "test_accuracy", "above", 0, "refuted"),
+]
+REACHING = ["Strided", "AllImages", "SixOfSix", "FinalMNISTNet", "Under8000", "Fewest", "FewEpochs", "TwoEpochs",
+            "SpeedRun", "SixConvolutions"]  # claim 8
+
+
+def split(name: str) -> tuple[dict, dict]:
+    """``(fresh, before)``: a network's runs ``{seed: record}``; the fresh ones only if all that were planned are
+    there."""
+    every = records.all_seeds().get(name, {})
+    fresh = {seed: run for seed, run in every.items() if seed >= records.FIRST_FRESH}
+    before = {seed: run for seed, run in every.items() if seed < records.FIRST_FRESH}
+    return (fresh if len(fresh) >= catalogue.network(name).fresh_seeds else {}), before
+
+
+def _difference(a, b, key):
+    (one, _), (other, _) = split(a), split(b)
+    seeds = sorted(set(one) & set(other))
+    return paired_difference(*([100 * runs[seed][key] for seed in seeds] for runs in (one, other))) if seeds else None
+
+
+def _reached(name):
+    runs, _ = split(name)
+    mean = records.over_all(runs)
+    return mean and replace(mean, mean=100 * mean.mean, std=100 * mean.std, images=1e4 * mean.images)
+
+
+def _flattered():
+    """Fresh mean minus the mean before, over all networks; None while one is missing."""
+    changes = []
+    for network in catalogue.networks():
+        fresh, before = split(network.name)
+        if not fresh:
+            return None
+        if before:
+            changes.append(100 * (fmean(run["test_accuracy"] for run in fresh.values())
+                                  - fmean(run["test_accuracy"] for run in before.values())))
+    return mean_over_seeds(changes)
+
+
+def judged() -> list[tuple[str, Mean | None, str, float, str]]:
+    """``(claim, estimate, side, bound, if the interval holds the bound)`` of each figure of the plan's list; without an
+    estimate where runs are missing."""
+    found = [(str(number), _difference(a, b, key), side, bound, inside)
+             for number, (a, b, key, side, bound, inside) in enumerate(DIFFERENCES, start=1)]
+    found += [(f"8: {name}", _reached(name), "above", 100 * tables.GOAL, "not decided") for name in REACHING]
+    return [*found, ("9", _flattered(), "above", 0, "not refuted")]
+
+
+def verdict(estimate: Mean, side: str, bound: float, inside: str) -> str:
+    """The plan's rule: an interval that holds the bound, lies on the claimed side of it, or on the other one."""
+    if estimate.low <= bound <= estimate.high:
+        return inside
+    return "holds" if (estimate.mean > bound) == (side == "above") else "refuted"
+
+
+def rows() -> list[list[str]]:
+    """The table for the page: claim, estimate, seeds, corrected p, verdict. Figures of missing runs count in Holm's
+    correction as if they had shown nothing."""
+    table, found = [], judged()
+    ps = [1.0 if estimate is None else min(1.0, 2 * min(estimate.above(bound), estimate.below(bound)))
+          for _, estimate, _, bound, _ in found]
+    for (name, estimate, side, bound, inside), p in zip(found, holm(ps), strict=True):
+        if estimate is None:
+            table.append([name, "", "", "", "the runs are not all made"])
+            continue
+        said = verdict(estimate, side, bound, inside)
+        if p >= 0.05 and said in ("holds", "refuted") and not estimate.low <= bound <= estimate.high:
+            said += " by the interval; not decided after the correction"
+        sign = "" if name.startswith("8") else "+"
+        shown = f"{estimate.mean:{sign}.3f} [{estimate.low:{sign}.3f}, {estimate.high:{sign}.3f}]".replace("-", "−")
+        table.append([name, shown, f"{estimate.n}", "< 0.001" if p < 0.001 else f"{p:.3f}", said])
+    return table
