@@ -205,7 +205,7 @@ def test_ideas_are_compared_seed_by_seed_as_scipy_does(tried):
 
 
 def test_a_lessons_recorded_runs_are_compared_over_the_same_seeds(tried):
-    lesson = [records.by_seed()["TwentyEpochs"][seed]["val_accuracy"] for seed in range(3)]
+    lesson = [records.all_seeds()["TwentyEpochs"][seed]["val_accuracy"] for seed in range(3)]
     by_hand = ttest_rel(B, lesson).confidence_interval()
     for against in (None, "TwentyEpochs"):
         table = mh.ideas(against=against)

@@ -15,6 +15,7 @@ from ..data import project_root
 from ..stats import CHANCE, HOLDS, NOT, UNDECIDED, Mean, finding, holm, mean_over_seeds
 from . import catalogue, records
 from .table import Table
+from .tables import signed
 
 FILE = Path(__file__).with_name("claims.toml")
 UNTESTABLE, UNMEASURED = "cannot be tested", "not measured yet"
@@ -139,7 +140,8 @@ def _counted(count, runs):
 def _found(test, estimate):
     shift = 0 if isinstance(test["b"], str) else test["b"]
     sign, unit = ("", "%") if shift else ("+", "points")
-    mean, low, high = (f"{value + shift:{sign}.2f}" for value in (estimate.mean, *estimate.interval))
+    mean, low, high = (signed(value) if sign else f"{value + shift:.2f}"
+                       for value in (estimate.mean, *estimate.interval))
     return f"{mean} [{low}, {high}] {unit}, n = {estimate.n}".replace("-", "−")
 
 

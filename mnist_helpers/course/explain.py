@@ -18,7 +18,7 @@ import torch.nn.functional as F
 from ..data import normalize, project_root
 from ..files import replace_file
 from ..stats import mean_over_seeds
-from . import catalogue, notebooks, records
+from . import catalogue, notebooks, records, tables
 
 NETWORK = "Under20K"  # whose kernels are shown
 NORMED = "BatchNorm"  # whose second batch norm is shown
@@ -240,8 +240,7 @@ def _found_pairs():
 
 
 def _points(value):
-    """With its sign, and a third decimal where two would say 0.00."""
-    return f"{value:+.{2 if abs(value) >= 0.005 else 3}f}".replace("-", "−")
+    return tables.signed(value).replace("-", "−")
 
 
 def ranked(way: str) -> list[str]:

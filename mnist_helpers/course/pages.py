@@ -7,7 +7,7 @@ A figure in prose carries a mark: an HTML comment right after the number and its
     mark       <!-- = SUBJECT[ - SUBJECT], MEASURE[, STATISTIC] -->
     SUBJECT    lesson N, or the class of a challenge's network, such as Strided
     MEASURE    test | test loss | same measure | published | validation | parameters | epochs
-    STATISTIC  mean (the default) | half-width (of the mean's 95 % interval) | std | n: all over seeds
+    STATISTIC  mean (the default) | half-width (of the mean's 95 % interval) | std | n | lowest | highest: over seeds
 
 Accuracies are in percent. The difference of two subjects is taken seed by seed, in percentage points. In intervals of
 test accuracies other images count, too (`records.over_all`).
@@ -73,7 +73,8 @@ def recorded(values):
                 mean = replace(mean, mean=100 * mean.mean, std=100 * mean.std, images=1e4 * mean.images)
             else:
                 mean = mean_over_seeds(list(numbers.values()))
-            value = {"mean": mean.mean, "half-width": mean.half, "std": mean.std, "n": mean.n}[statistic]
+            value = {"mean": mean.mean, "half-width": mean.half, "std": mean.std, "n": mean.n,
+                     "lowest": min(numbers.values()), "highest": max(numbers.values())}[statistic]
             if isnan(value):
                 raise ValueError("one value has no spread")
             return value
@@ -92,7 +93,7 @@ def figures(text, find):
         if number is None or mark.count(", ") not in (1, 2):
             raise ValueError(f"the mark '{mark}' needs a figure right before it, and the form at the top of pages.py")
         sign, decimals = "+" if number[0] in "+−-" else "", len(number.partition(".")[2])
-        return f"{find(*mark.split(', ')):{sign},.{decimals}f}".replace("-", "−") + unit + f"<!-- = {mark} -->"
+        return f"{find(*mark.split(', ')):{sign}z,.{decimals}f}".replace("-", "−") + unit + f"<!-- = {mark} -->"
     return MARK.sub(rewritten, text)
 
 
@@ -124,7 +125,8 @@ def markdown(header, *rows):
 
 
 def plus_minus(find, subject, sign=""):
-    text = f"{find(subject, 'test'):{sign}.2f} ± {find(subject, 'test', 'half-width'):.2f}"
+    mean = find(subject, "test")
+    text = f"{tables.signed(mean) if sign else f'{mean:.2f}'} ± {find(subject, 'test', 'half-width'):.2f}"
     return text.replace("-", "−").replace(" ", NO_BREAK)
 
 

@@ -49,9 +49,14 @@ def with_interval(record: dict) -> str:
     return f"{percent(record['test_accuracy'])} [{points(low)}, {points(high)}]"
 
 
+def signed(value: float) -> str:
+    """A number of points with its sign, and a third decimal where two would say 0.00."""
+    return f"{value:+.{2 if abs(value) >= 0.005 else 3}f}"
+
+
 def plus_minus(mean, sign=""):
     """A mean and half the width of its interval, in points; of a single value, the value."""
-    return f"{100 * mean.mean:{sign}.2f}" + (f" ± {points(mean.high - mean.mean)}" if mean.n > 1 else "")
+    return (signed(100 * mean.mean) if sign else points(mean.mean)) + (f" ± {points(mean.high - mean.mean)}" if mean.n > 1 else "")
 
 
 def _kinds(record):
@@ -131,8 +136,8 @@ def compare(record: dict, other_network_name: str) -> str:
             f"  McNemar's test: exact p {_p(p)}, mid-p {_p(mid_p(only_ours, only_theirs))}."]
     over = difference_over_seeds(own, others)
     said.append(UNDECIDED if over is None else
-                f"Over {over.n} seeds a side: mean difference {100 * over.mean:+.2f} points, 95 % interval "
-                f"{100 * over.low:+.2f} to {100 * over.high:+.2f}: {over.verdict}.")
+                f"Over {over.n} seeds a side: mean difference {signed(100 * over.mean)} points, 95 % interval "
+                f"{signed(100 * over.low)} to {signed(100 * over.high)}: {over.verdict}.")
     if any(stamps.stale(each) for each in [*own.values(), *others.values()]):
         said.append(UNVERIFIED)
     return "\n".join(said)
@@ -185,7 +190,7 @@ def _lessons(networks, narrow, *more):
         step, gain = difference_over_seeds(own, before), ""
         if step:
             gain = plus_minus(step, "+") if narrow else (
-                f"{100 * step.mean:+.2f} [{100 * step.low:+.2f}, {100 * step.high:+.2f}]")
+                f"{signed(100 * step.mean)} [{signed(100 * step.low)}, {signed(100 * step.high)}]")
         rows.append([_marked(network, own), f"{network.parameters:,}", str(network.epochs),
                      points(network.published and network.published["accuracy"]), points(same and same.mean),
                      plus_minus(test) if test else "", gain])
