@@ -56,7 +56,8 @@ def signed(value: float) -> str:
 
 def plus_minus(mean, sign=""):
     """A mean and half the width of its interval, in points; of a single value, the value."""
-    return (signed(100 * mean.mean) if sign else points(mean.mean)) + (f" ± {points(mean.high - mean.mean)}" if mean.n > 1 else "")
+    half = f" ± {points(mean.half)}" if mean.n > 1 else ""
+    return (signed(100 * mean.mean) if sign else points(mean.mean)) + half
 
 
 def _kinds(record):
