@@ -61,4 +61,6 @@ def test_goals_and_flattery_take_all_networks(made):
     estimate = found["9"][0]
     assert estimate.n == len(names) and estimate.mean == pytest.approx(100 * ((7 + 2 * 6) / 20 * 1e-4 - 1e-3 / 5))
     assert verdict(*found["9"]) == "refuted"
+    strided = next(row for row in plan.changes() if row[0] == "Strided")
+    assert strided == ["Strided", "99.67", "99.66", "−0.01"] and len(plan.changes()) == len(names)
     assert verdict(*made(**names | {"Strided": 0.98})["8: Strided"]) == "refuted"

@@ -252,7 +252,8 @@ def pages(find, root=None) -> dict:
               "site/halves.md": {"halves": halves()},
               "site/explanations.md": explain.findings(),
               "results/plan.md": {"came out": markdown(
-                  ["claim", ">came out", ">n", ">p, corrected", "verdict by the plan's rule"], *plan.rows())}}
+                  ["claim", ">came out", ">n", ">p, corrected", "verdict by the plan's rule"], *plan.rows()),
+                  "changes": markdown(["network", ">seeds 0 to 4", ">fresh", ">change"], *plan.changes())}}
     tables["site/draw.md"] = {"draw": live.finding()}
     tables["site/index.md"] = {"picture": picture(find).replace('"results/', '"../results/'),
                                "claims": tables["README.md"]["claims"].replace("](site/", "](")}

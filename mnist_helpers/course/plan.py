@@ -43,17 +43,24 @@ def _reached(name):
     return mean and replace(mean, mean=100 * mean.mean, std=100 * mean.std, images=1e4 * mean.images)
 
 
+def _means():
+    """``{network: (before, fresh)}``: mean test accuracies in percent, of networks that have both."""
+    both = {network.name: split(network.name) for network in catalogue.networks()}
+    return {name: tuple(100 * fmean(run["test_accuracy"] for run in runs.values()) for runs in (before, fresh))
+            for name, (fresh, before) in both.items() if fresh and before}
+
+
 def _flattered():
     """Fresh mean minus the mean before, over all networks; None while one is missing."""
-    changes = []
-    for network in catalogue.networks():
-        fresh, before = split(network.name)
-        if not fresh:
-            return None
-        if before:
-            changes.append(100 * (fmean(run["test_accuracy"] for run in fresh.values())
-                                  - fmean(run["test_accuracy"] for run in before.values())))
-    return mean_over_seeds(changes)
+    found = _means()
+    complete = all(split(network.name)[0] for network in catalogue.networks())
+    return mean_over_seeds([fresh - before for before, fresh in found.values()]) if complete else None
+
+
+def changes() -> list[list[str]]:
+    """The table for the page: of each network that has both, the mean before, the fresh one, and what changed."""
+    return [[catalogue.network(name).label, f"{before:.2f}", f"{fresh:.2f}", tables.signed(fresh - before).replace("-", "−")]
+            for name, (before, fresh) in _means().items()]
 
 
 def judged() -> list[tuple[str, Mean | None, str, float, str]]:
