@@ -92,9 +92,9 @@ def replay(run: Run) -> bool:
         return False
     run.model.load_state_dict(kept["weights"])
     run.history, run.batch_loss, run.card, run.replayed = kept["history"], kept["batch_loss"], kept["card"], True
-    epochs = len(run.history["seconds"])
-    print(f"replayed: {epochs} epoch{'s' * (epochs != 1)}, recorded in {sum(run.history['seconds']):.0f} s on "
-          f"{run.card['device']}; the last one: {last_epoch(run.history)}")
+    epochs, device = len(run.history["seconds"]), run.card["device"].removeprefix("cpu (").removesuffix(")")
+    print(f"replayed: {epochs} epoch{'s' * (epochs != 1)}, {sum(run.history['seconds']):.0f} s on {device}: "
+          f"{last_epoch(run.history)}")
     return True
 
 

@@ -789,7 +789,9 @@ def test_a_replay_is_the_recorded_training(recorded, split, capsys, monkeypatch)
     with monkeypatch.context() as patch:
         patch.delattr("mnist_helpers.train.train_epoch")  # nothing is trained
         again = start("recorded")
-    assert again.replayed and not run.replayed and capsys.readouterr().out.count("\n") == 1
+    said = capsys.readouterr().out
+    assert again.replayed and not run.replayed and said.count("\n") == 1
+    assert said.startswith("replayed: 2 epochs, ") and f": loss {run.history['train_loss'][-1]:.4f}, " in said
     assert same(run.model, again.model) and (run.id, run.weights) == (again.id, again.weights)
     assert again.history == run.history and again.batch_loss == pytest.approx(run.batch_loss)
     ours, theirs = (mh.evaluate(each.model, split) for each in (run, again))
