@@ -289,7 +289,9 @@ def identity(model, recipe: dict, epochs: int, start: dict) -> str:
 
 def keep(run, folder: Path) -> Path:
     """Write what a replay of a run needs, ``<run.id>.safetensors``; return its path."""
-    tensors = {f"weights.{name}": value.detach().cpu().contiguous() for name, value in run.model.state_dict().items()}
+    # A layer used in two places is in the state twice; safetensors refuses two names for one memory, so clones.
+    tensors = {f"weights.{name}": value.detach().cpu().clone(memory_format=torch.contiguous_format)
+               for name, value in run.model.state_dict().items()}
     tensors["batch_loss"] = torch.tensor(run.batch_loss)
     told = json.dumps({"card": run.card, "history": run.history})
     path = Path(folder) / f"{run.id}.safetensors"

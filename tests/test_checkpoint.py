@@ -799,6 +799,28 @@ def test_a_replay_is_the_recorded_training(recorded, split, capsys, monkeypatch)
     assert not start("full").replayed
 
 
+class Tied(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.once = nn.Linear(784, 784)
+        self.again, self.last = self.once, nn.Linear(784, 10)
+
+    def forward(self, x):
+        return self.last(self.again(self.once(x.flatten(1)).relu()).relu())
+
+
+def test_a_layer_used_in_two_places_is_kept_and_replayed(recorded):
+    """safetensors refuses two names for one memory."""
+    _, start = recorded
+    mh.set_seed(0)
+    run = start("full", model=Tied())
+    weights = checkpoint.read_kept(checkpoint.keep(run, checkpoint.kept_folder()))["weights"]
+    assert torch.equal(weights["once.weight"], weights["again.weight"]) and len(weights) == 6
+    fresh = Tied()
+    fresh.load_state_dict(weights)
+    assert same(fresh, run.model) and fresh.once is fresh.again
+
+
 @pytest.mark.parametrize("change", [
     {"epochs": 1}, {"seed": 1}, {"lr": 0.02}, {"augment": None}, {"batch_size": 16}, {"scheduler": SCHEDULERS[1]},
     {"images": torch.zeros(100, 1, 28, 28, dtype=torch.uint8)}, {"val": None}], ids=lambda change: ", ".join(change))
