@@ -9,8 +9,9 @@ A network is a line of layers: ``c5s2-16`` is a 5x5 convolution of stride 2 to 1
 padding, ``d3`` a depthwise one, each followed by batch norm and activation (``l1-8`` is a 1x1 convolution without);
 ``=`` applies the convolution before it once more, the same weights with a batch norm of their own, and with it the
 one without batch norm in front of it (``l3g8-8 c1-8 =``). ``+`` adds the input of the layer before it to its output.
-``S`` at the front straightens the images (`Straighten`). ``P`` pools 2x2, as a part of ``c3-24P`` it does so before
-the batch norm; ``D.1`` drops out, ``gap`` averages or ``flat`` flattens, and the classifier follows.
+``S`` at the front straightens the images, as in the notebook of under 1,000 parameters. ``P`` pools 2x2, as a part of
+``c3-24P`` it does so before the batch norm; ``D.1`` drops out, ``gap`` averages or ``flat`` flattens, and the
+classifier follows.
 Without ``rotation`` (0) there is no augmentation at all. With ``"shares": [1, 0.4]`` the first epoch takes all images
 and the second the 40 % with the largest losses, as in the notebook of the speed run. With ``"teacher": {"net": ...,
 "members": 4}`` four networks of that configuration are trained first, and the pupil learns from the mean of their
@@ -106,27 +107,9 @@ class Residual(nn.Module):
         return x + self.layers(x)
 
 
-class Straighten(nn.Module):
-    """Move each image's centre of mass to the middle and shear it until its ink leans neither left nor right.
-
-    No parameters: the shear follows from the ink's second moments. Takes and returns ``(n, 1, side, side)``.
-    Source: Y. LeCun et al., "Gradient-based learning applied to document recognition" (1998), the deslanted images.
-    """
-
-    def forward(self, images):
-        images = images.float()
-        ink = (images - images.amin((2, 3), keepdim=True))[:, 0]
-        ink = ink / ink.sum((1, 2), keepdim=True).clamp_min(1e-6)
-        side = images.shape[-1]
-        place = (torch.arange(side, device=images.device) + 0.5) * 2 / side - 1  # as affine_grid counts: -1 to 1
-        columns, rows = ink.sum(1), ink.sum(2)
-        x, y = columns @ place, rows @ place
-        spread = rows @ place**2 - y**2
-        lean = (torch.einsum("nij,i,j->n", ink, place, place) - x * y) / spread.clamp_min(1e-6)
-        one, zero = torch.ones_like(x), torch.zeros_like(x)
-        theta = torch.stack([one, lean, x, zero, one, y], 1).view(-1, 2, 3)
-        grid = F.affine_grid(theta, list(images.shape), align_corners=False)
-        return F.grid_sample(images, grid, mode="bilinear", padding_mode="border", align_corners=False)
+def of_challenge(name):
+    """The module of a challenge's notebook, for what it defines."""
+    return networks.module_of(notebooks.folder() / "challenges" / f"{name}.ipynb")
 
 
 def network(line, activation="relu"):
@@ -146,7 +129,7 @@ def network(line, activation="relu"):
                 raise ValueError("+ follows a convolution, with nothing in between")
             layers[-3:] = [Residual(*layers[-3:])]
         elif word == "S":
-            layers.append(Straighten())
+            layers.append(of_challenge("under_1000").Straighten())
         elif word == "gap":
             layers += [nn.AdaptiveAvgPool2d(1), nn.Flatten()]
             side = 1
@@ -287,7 +270,7 @@ def train(given, seed, dataset):
 
     options = {"augment": early, "precision": PRECISIONS[config["precision"]], "batch_size": config["batch"]}
     if "shares" in config:
-        notebook = networks.module_of(notebooks.folder() / "challenges" / "speed_run.ipynb")
+        notebook = of_challenge("speed_run")
         batches = notebook.Hardest(dataset.train, config["shares"], **options)
         loss_fn = notebook.noting(batches, config["smoothing"])
     else:

@@ -351,6 +351,12 @@ def test_fresh_seeds_take_the_tables_over_once_all_that_were_planned_are_there(c
     records.keep(of("TwentyEpochs", 119, 9_930))
     assert list(records.by_seed()["TwentyEpochs"]) == list(range(100, 120))
     assert list(records.all_seeds()["TwentyEpochs"]) == [0, 1, *range(100, 120)]
+    # Beside a network without fresh seeds, all seeds count, so that both have some in common.
+    for seed in (0, 1, 2):
+        records.keep(of("BatchNorm", seed, 9_940))
+    ours, theirs = records.together("BatchNorm", "TwentyEpochs")
+    assert set(ours) & set(theirs) == {0, 1} and len(theirs) == 22
+    assert tables.difference_over_seeds("BatchNorm", "TwentyEpochs").n == 2
 
 
 def test_half_an_edit_of_one_notebook_leaves_tables_readable(tmp_path, monkeypatch):

@@ -72,7 +72,7 @@ def test_straightened_digits_stand_upright_in_the_middle():
     def lean(ink):
         return np.cov(rows.ravel(), columns.ravel(), aweights=ink.numpy().ravel())[0, 1]
 
-    for image in search.Straighten()(data.normalize(slanted))[:, 0]:
+    for image in search.of_challenge("under_1000").Straighten()(data.normalize(slanted))[:, 0]:
         ink = image - image.min()
         assert ndimage.center_of_mass(ink.numpy()) == pytest.approx((13.5, 13.5), abs=0.15)
         assert abs(lean(ink)) < 1

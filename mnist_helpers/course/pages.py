@@ -45,17 +45,21 @@ PICTURES = {"results/three_measures_light.png": ("#ffffff", "#1f2328", "#d1d9e0"
 
 def measured():
     """``{subject: {measure: {seed: value}}}`` of the course's own records and of what was published; the records are
-    ``"runs"``."""
-    values = {}
+    ``"runs"``. Under ``"every"`` the same of all seeds, for comparisons with a network whose fresh seeds are not made
+    (`records.together`)."""
+    values, every = {}, records.all_seeds()
     for name, runs in records.by_seed().items():
         network = catalogue.network(name)
-        values[f"lesson {network.lesson}" if network.lesson else name] = own = {
-            measure: {seed: scale * run[key] for seed, run in sorted(runs.items()) if run.get(key) is not None}
-            for measure, (key, scale) in MEASURES.items()}
-        own["runs"] = runs
-        if network.published:
-            own["published"] = {0: 100 * network.published["accuracy"]}
+        own = values[f"lesson {network.lesson}" if network.lesson else name] = _measured(network, runs)
+        own["every"] = _measured(network, every[name])
     return values
+
+
+def _measured(network, runs):
+    own = {measure: {seed: scale * run[key] for seed, run in sorted(runs.items()) if run.get(key) is not None}
+           for measure, (key, scale) in MEASURES.items()}
+    published = {"published": {0: 100 * network.published["accuracy"]}} if network.published else {}
+    return own | published | {"runs": runs}
 
 
 def recorded(values):
@@ -64,12 +68,14 @@ def recorded(values):
     def find(subject, measure, statistic="mean"):
         first, _, second = subject.partition(" - ")
         try:
-            numbers = values[first][measure]
+            one, other = values[first], values[second] if second else {}
+            if second and "every" in one and len(one["runs"].keys() & other["runs"].keys()) < 2:
+                one, other = one["every"], other["every"]
+            numbers = one[measure]
             if second:
-                other = values[second][measure]
-                numbers = {seed: numbers[seed] - other[seed] for seed in numbers if seed in other}
-            if measure == "test" and "runs" in values[first]:
-                mean = records.over_all(values[first]["runs"], values[second]["runs"] if second else None)
+                numbers = {seed: numbers[seed] - other[measure][seed] for seed in numbers if seed in other[measure]}
+            if measure == "test" and "runs" in one:
+                mean = records.over_all(one["runs"], other.get("runs"))
                 mean = replace(mean, mean=100 * mean.mean, std=100 * mean.std, images=1e4 * mean.images)
             else:
                 mean = mean_over_seeds(list(numbers.values()))

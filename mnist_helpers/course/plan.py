@@ -59,8 +59,8 @@ def _flattered():
 
 def changes() -> list[list[str]]:
     """The table for the page: of each network that has both, the mean before, the fresh one, and what changed."""
-    return [[catalogue.network(name).label, f"{before:.2f}", f"{fresh:.2f}", tables.signed(fresh - before).replace("-", "−")]
-            for name, (before, fresh) in _means().items()]
+    return [[catalogue.network(name).label, f"{before:.2f}", f"{fresh:.2f}",
+             tables.signed(fresh - before).replace("-", "−")] for name, (before, fresh) in _means().items()]
 
 
 def judged() -> list[tuple[str, Mean | None, str, float, str]]:

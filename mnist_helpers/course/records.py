@@ -278,6 +278,14 @@ def shown(network: catalogue.Network, runs: dict[int, dict]) -> dict[int, dict]:
     return fresh if complete else {seed: run for seed, run in runs.items() if seed not in fresh}
 
 
+def together(*names: str) -> list[dict[int, dict]]:
+    """The runs of two networks, to be compared seed by seed: as `by_seed` has them or, where these do not share two
+    seeds because the fresh ones of only one network are made, all of both."""
+    shown_runs, every = by_seed(), all_seeds()
+    pair = [shown_runs.get(name, {}) for name in names]
+    return pair if len(set.intersection(*map(set, pair))) > 1 else [every.get(name, {}) for name in names]
+
+
 def histories(name: str) -> dict[int, dict]:
     """The histories of a network's runs by seed, of those that are kept for replays: their seeds count from 0."""
     from ..checkpoint import kept_folder, read_kept

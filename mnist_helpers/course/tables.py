@@ -135,7 +135,7 @@ def compare(record: dict, other_network_name: str) -> str:
             f"{100 * high:+.2f}.",
             f"  {only_ours} images only this run gets wrong, {only_theirs} only the other.",
             f"  McNemar's test: exact p {_p(p)}, mid-p {_p(mid_p(only_ours, only_theirs))}."]
-    over = difference_over_seeds(own, others)
+    over = difference_over_seeds(network.name, other.name) if own else None
     said.append(UNDECIDED if over is None else
                 f"Over {over.n} seeds a side: mean difference {signed(100 * over.mean)} points, 95 % interval "
                 f"{signed(100 * over.low)} to {signed(100 * over.high)}: {over.verdict}.")
@@ -152,10 +152,9 @@ def _p(value):
 
 
 def difference_over_seeds(a: dict | str, b: dict | str) -> Mean | None:
-    """`records.over_all`: the difference of the test accuracies of two networks, by name or as ``{seed: record}``, over
-    the seeds that both have; None under two."""
-    a, b = (records.by_seed().get(each, {}) if isinstance(each, str) else each for each in (a, b))
-    found = records.over_all(a, b)
+    """`records.over_all`: the difference of the test accuracies of two networks, both by name or both as
+    ``{seed: record}``, over the seeds that both have; None under two."""
+    found = records.over_all(*(records.together(a, b) if isinstance(a, str) and isinstance(b, str) else (a, b)))
     return found if found and found.n > 1 else None
 
 
