@@ -12,7 +12,7 @@ from torch import nn
 
 import mnist_helpers as mh
 from mnist_helpers import checkpoint, data, device
-from mnist_helpers.course import catalogue, notebooks, records, stamps
+from mnist_helpers.course import catalogue, notebooks, records, stamps, tables
 
 
 def a_record(correct=9_931, **changes):
