@@ -122,6 +122,10 @@ class Mean:
     def low(self) -> float:
         return self.mean - self.half
 
+    def in_points(self) -> "Mean":
+        """The same in percentage points, of a mean of shares."""
+        return replace(self, mean=100 * self.mean, std=100 * self.std, images=1e4 * self.images)
+
     @property
     def high(self) -> float:
         return self.mean + self.half

@@ -45,7 +45,7 @@ def test_a_claim_is_judged_on_fresh_seeds_alone_and_as_scipy_does(made):
 
 def test_missing_networks_keep_claims_open_and_count_in_the_correction(made, monkeypatch):
     made(FewerParameters=0.9871, Baseline=0.987, TwentyEpochs=0.9871)
-    monkeypatch.setattr(plan, "_difference", lambda a, b, key: Mean(0.03, 0.05, 20) if "Fewer" in a else None)
+    monkeypatch.setattr(plan, "_difference", lambda seeds, a, b, key: Mean(0.03, 0.05, 20) if "Fewer" in a else None)
     rows = {row[0]: row for row in plan.rows()}
     p = ttest_1samp([0.03 + 0.05 * x for x in ((19 / 20) ** 0.5, -(19 / 20) ** 0.5) * 10], 0).pvalue
     assert rows["6"][3] == f"{18 * p:.3f}" and 18 * p > 0.05

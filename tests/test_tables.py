@@ -202,6 +202,11 @@ def test_a_small_p_is_not_shown_as_zero(keep):
     assert "exact p < 0.01, mid-p < 0.01" in tables.compare(of("TwentyEpochs", 0, 9_990), "Baseline")
 
 
+def test_only_full_runs_on_mnist_have_a_published_figure():
+    assert tables.published_figure(of("FewerParameters"))[0] == 0.9835
+    assert tables.published_figure(of("Strided")) == tables.published_figure(of("Baseline", profile="quick")) == (None, "")
+
+
 # ---------------------------------------------------------------- the challenges
 
 

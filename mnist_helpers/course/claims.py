@@ -107,7 +107,8 @@ def measure(test: dict, runs: dict) -> Mean | None:
         values = [[run[key] - gap * run["val_accuracy"] for run in side] for side in sides]
         found = mean_over_seeds([side[0] - sum(side[1:]) for side in zip(*values, strict=True)], images=share)
     shift = 0 if isinstance(b, str) else b
-    return replace(found, mean=100 * found.mean - shift, std=100 * found.std, images=1e4 * found.images)
+    found = found.in_points()
+    return replace(found, mean=found.mean - shift)
 
 
 def _fewest(test):

@@ -18,7 +18,6 @@ In a notebook, ``<!-- = printed by TAG -->`` marks a figure that the cell with t
 import io
 import json
 import re
-from dataclasses import replace
 from math import isnan
 
 from PIL import Image
@@ -69,14 +68,13 @@ def recorded(values):
         first, _, second = subject.partition(" - ")
         try:
             one, other = values[first], values[second] if second else {}
-            if second and "every" in one and len(one["runs"].keys() & other["runs"].keys()) < 2:
+            if second and "every" in one and not records.share_seeds(one["runs"], other["runs"]):
                 one, other = one["every"], other["every"]
             numbers = one[measure]
             if second:
                 numbers = {seed: numbers[seed] - other[measure][seed] for seed in numbers if seed in other[measure]}
             if measure == "test" and "runs" in one:
-                mean = records.over_all(one["runs"], other.get("runs"))
-                mean = replace(mean, mean=100 * mean.mean, std=100 * mean.std, images=1e4 * mean.images)
+                mean = records.over_all(one["runs"], other.get("runs")).in_points()
             else:
                 mean = mean_over_seeds(list(numbers.values()))
             value = {"mean": mean.mean, "half-width": mean.half, "std": mean.std, "n": mean.n,

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from statistics import fmean
 
 from ..stats import Mean, holm, mean_over_seeds, paired_difference
@@ -22,54 +21,51 @@ REACHING = ["Strided", "AllImages", "SixOfSix", "FinalMNISTNet", "Under8000", "F
             "SpeedRun", "SixConvolutions"]  # claim 8
 
 
-def split(name: str) -> tuple[dict, dict]:
-    """``(fresh, before)``: a network's runs ``{seed: record}``; the fresh ones only if all that were planned are
-    there."""
-    every = records.all_seeds().get(name, {})
-    fresh = {seed: run for seed, run in every.items() if seed >= records.FIRST_FRESH}
-    before = {seed: run for seed, run in every.items() if seed < records.FIRST_FRESH}
-    return (fresh if len(fresh) >= catalogue.network(name).fresh_seeds else {}), before
+def _split():
+    """``{network: (fresh, before)}`` of the whole catalogue, by `records.split`."""
+    every = records.all_seeds()
+    return {network.name: records.split(network, every.get(network.name, {})) for network in catalogue.networks()}
 
 
-def _difference(a, b, key):
-    (one, _), (other, _) = split(a), split(b)
-    seeds = sorted(set(one) & set(other))
-    return paired_difference(*([100 * runs[seed][key] for seed in seeds] for runs in (one, other))) if seeds else None
+def _difference(seeds, a, b, key):
+    (one, _), (other, _) = seeds[a], seeds[b]
+    common = sorted(set(one) & set(other))
+    return paired_difference(*([100 * runs[seed][key] for seed in common] for runs in (one, other))) if common else None
 
 
-def _reached(name):
-    runs, _ = split(name)
-    mean = records.over_all(runs)
-    return mean and replace(mean, mean=100 * mean.mean, std=100 * mean.std, images=1e4 * mean.images)
+def _reached(seeds, name):
+    fresh, _ = seeds[name]
+    mean = records.over_all(fresh)
+    return mean and mean.in_points()
 
 
-def _means():
+def _means(seeds):
     """``{network: (before, fresh)}``: mean test accuracies in percent, of networks that have both."""
-    both = {network.name: split(network.name) for network in catalogue.networks()}
     return {name: tuple(100 * fmean(run["test_accuracy"] for run in runs.values()) for runs in (before, fresh))
-            for name, (fresh, before) in both.items() if fresh and before}
+            for name, (fresh, before) in seeds.items() if fresh and before}
 
 
-def _flattered():
+def _flattered(seeds):
     """Fresh mean minus the mean before, over all networks; None while one is missing."""
-    found = _means()
-    complete = all(split(network.name)[0] for network in catalogue.networks())
-    return mean_over_seeds([fresh - before for before, fresh in found.values()]) if complete else None
+    if not all(fresh for fresh, _ in seeds.values()):
+        return None
+    return mean_over_seeds([fresh - before for before, fresh in _means(seeds).values()])
 
 
 def changes() -> list[list[str]]:
     """The table for the page: of each network that has both, the mean before, the fresh one, and what changed."""
     return [[catalogue.network(name).label, f"{before:.2f}", f"{fresh:.2f}",
-             tables.signed(fresh - before).replace("-", "−")] for name, (before, fresh) in _means().items()]
+             tables.signed(fresh - before).replace("-", "−")] for name, (before, fresh) in _means(_split()).items()]
 
 
 def judged() -> list[tuple[str, Mean | None, str, float, str]]:
     """``(claim, estimate, side, bound, if the interval holds the bound)`` of each figure of the plan's list; without an
     estimate where runs are missing."""
-    found = [(str(number), _difference(a, b, key), side, bound, inside)
+    seeds = _split()
+    found = [(str(number), _difference(seeds, a, b, key), side, bound, inside)
              for number, (a, b, key, side, bound, inside) in enumerate(DIFFERENCES, start=1)]
-    found += [(f"8: {name}", _reached(name), "above", 100 * tables.GOAL, "not decided") for name in REACHING]
-    return [*found, ("9", _flattered(), "above", 0, "not refuted")]
+    found += [(f"8: {name}", _reached(seeds, name), "above", 100 * tables.GOAL, "not decided") for name in REACHING]
+    return [*found, ("9", _flattered(seeds), "above", 0, "not refuted")]
 
 
 def verdict(estimate: Mean, side: str, bound: float, inside: str) -> str:

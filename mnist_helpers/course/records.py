@@ -273,9 +273,15 @@ def by_seed() -> dict[str, dict[int, dict]]:
 
 def shown(network: catalogue.Network, runs: dict[int, dict]) -> dict[int, dict]:
     """Of a network's runs by seed those that tables show: see `by_seed`."""
+    fresh, before = split(network, runs)
+    return fresh or before
+
+
+def split(network: catalogue.Network, runs: dict[int, dict]) -> tuple[dict[int, dict], dict[int, dict]]:
+    """``(fresh, before)`` of a network's runs by seed; the fresh ones only if all that were planned are there."""
     fresh = {seed: run for seed, run in runs.items() if seed >= FIRST_FRESH}
-    complete = len(fresh) >= network.fresh_seeds
-    return fresh if complete else {seed: run for seed, run in runs.items() if seed not in fresh}
+    before = {seed: run for seed, run in runs.items() if seed < FIRST_FRESH}
+    return (fresh if len(fresh) >= network.fresh_seeds else {}), before
 
 
 def together(*names: str) -> list[dict[int, dict]]:
@@ -283,7 +289,12 @@ def together(*names: str) -> list[dict[int, dict]]:
     seeds because the fresh ones of only one network are made, all of both."""
     shown_runs, every = by_seed(), all_seeds()
     pair = [shown_runs.get(name, {}) for name in names]
-    return pair if len(set.intersection(*map(set, pair))) > 1 else [every.get(name, {}) for name in names]
+    return pair if share_seeds(*pair) else [every.get(name, {}) for name in names]
+
+
+def share_seeds(a: dict[int, dict], b: dict[int, dict]) -> bool:
+    """Whether two networks can be compared seed by seed: it takes two seeds that both have."""
+    return len(a.keys() & b.keys()) > 1
 
 
 def histories(name: str) -> dict[int, dict]:
