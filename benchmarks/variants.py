@@ -49,6 +49,10 @@ def as_published(model):
     """Change nothing."""
 
 
+def constant_rate(model):
+    """The network stays, and `train_at_one_rate` leaves the schedule out."""
+
+
 def no_norms(model):
     """Every batch norm passes its inputs on."""
     for name in [name for name, layer in model.named_children() if isinstance(layer, nn.BatchNorm2d)]:
@@ -122,6 +126,7 @@ def variants():
     found.append(("Under20K, epochs: 1", "Under20K", as_published, 1, None))
     found += [(f"{network}, epochs: {epochs}", network, as_published, epochs, None)
               for epochs in (1, 5, 20) for network in ("Baseline", "TwentyEpochs")]
+    found.append(("TwentyEpochs, constant rate", "TwentyEpochs", constant_rate, 20, None))
     found.append(("TwentyEpochs, 3x3 for 1x1", "TwentyEpochs", wide_convolutions, 20, None))
     six, small = "SixConvolutions", "OptimizedMNISTNet"
     found += [(f"{six}, epochs: 1", six, as_published, 1, None), (f"{six}, no norms", six, no_norms, 1, None)]
@@ -147,7 +152,7 @@ def untrained(network, change):
 def digest(network, change, epochs, rate):
     """The digest of all that makes a run but its seed."""
     trained = {key: repr(value) for key, value in TRAINED[network].items()}
-    code = [syntax(inspect.getsource(part)) for part in (change, trainer(network), type(mh.network(network)))]
+    code = [syntax(inspect.getsource(part)) for part in (change, trainer(network, change), type(mh.network(network)))]
     return hashlib.sha256(json.dumps([network, trained, epochs, rate, code], sort_keys=True).encode()).hexdigest()[:12]
 
 
@@ -160,6 +165,15 @@ def train(network, change, epochs, rate, seed, dataset):
     scheduler = torch.optim.lr_scheduler.StepLR(optimizer, recipe["drop_at"], gamma=0.1) if recipe["drop_at"] else None
     return mh.fit(model, mh.Loader(dataset.train, batch_size=64, augment=recipe["augment"]), dataset.val,
                   epochs=epochs, optimizer=optimizer, scheduler=scheduler)
+
+
+def train_at_one_rate(network, change, epochs, rate, seed, dataset):
+    """The `Run` of a variant of a lesson whose learning rate stays as it begins."""
+    recipe = TRAINED[network]
+    mh.set_seed(seed)
+    model = untrained(network, change)
+    return mh.fit(model, mh.Loader(dataset.train, batch_size=64, augment=recipe["augment"]), dataset.val,
+                  epochs=epochs, optimizer=torch.optim.Adam(model.parameters(), lr=rate or recipe["lr"]))
 
 
 def train_halved(network, change, epochs, rate, seed, dataset):
@@ -188,7 +202,9 @@ def train_one_cycle(network, change, epochs, rate, seed, dataset):
                   loss_fn=nn.CrossEntropyLoss(label_smoothing=0.1))
 
 
-def trainer(network):
+def trainer(network, change):
+    if change is constant_rate:
+        return train_at_one_rate
     return {"SixConvolutions": train_halved, "OptimizedMNISTNet": train_one_cycle}.get(network, train)
 
 
@@ -232,7 +248,7 @@ def measured(name, network, change, epochs, rate, seed, dataset):
                 "clean_train_accuracy": accuracy(dataset.train),
                 "shifted_val_accuracy": accuracy((shifted(val.images, 3), val.labels)),
                 "thicker_val_accuracy": accuracy((thicker(val.images), val.labels)), **found}
-    return lines.measured(told, lambda: trainer(network)(network, change, epochs, rate, seed, dataset), more)
+    return lines.measured(told, lambda: trainer(network, change)(network, change, epochs, rate, seed, dataset), more)
 
 
 def missing():

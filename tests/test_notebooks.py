@@ -92,7 +92,7 @@ def test_no_error_warning_or_widget_in_the_outputs(path):
             assert "\r" not in output.get("text", "")
 
 
-@each_notebook
+@pytest.mark.parametrize("path", [*PATHS, *notebooks.every_solution()], ids=notebooks.name_of)
 def test_every_figure_tells_what_is_seen_in_it(path):
     silent = [cell.id for cell in code(path) for output in cell.outputs if "image/png" in output.get("data", {})
               and not output.metadata.get("image/png", {}).get("alt")]

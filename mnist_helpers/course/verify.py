@@ -67,7 +67,7 @@ def verify(paths: Iterable[Path], every_seed: bool = False) -> Iterator[Verdict]
                 stamps.stamp(id, trace="verified", notebook=name, recipe=recipe)
                 if not every_seed:
                     _stamp_alike(id, recorded[path], recipe, name)
-            yield Verdict(name, id, finding is None, finding or "as recorded")
+            yield Verdict(name, id, finding is None, finding or agreement(kept, traces))
 
 
 def _stamp_alike(id, recorded, recipe, notebook):
@@ -122,6 +122,15 @@ def difference(kept: dict, traces: list[dict]) -> str | None:
     if "start" in theirs and not checkpoint.same_start(theirs["start"], ours["start"]):
         return "training begins with other weights, or another order of the images"
     return _losses_differ(kept["batch_loss"], same[0]["losses"], exact=_machine(theirs) == _machine(ours))
+
+
+def agreement(kept: dict, traces: list[dict]) -> str:
+    """How closely a kept run agrees with its trace, of which there is no `difference`."""
+    theirs, ours = kept["card"], next(each["card"] for each in traces if each["id"] == kept["id"])
+    if _machine(theirs) == _machine(ours):
+        return "as recorded, to the bit"
+    return (f"as recorded, to {TOLERANCE:.1%} of the loss in {STEPS} steps: made on {theirs['device']}, "
+            f"and {ours['device']} may round otherwise")
 
 
 def _machine(card):
