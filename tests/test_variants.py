@@ -6,6 +6,7 @@ import pytest
 import torch
 from torch import nn
 
+import mnist_helpers as mh
 from benchmarks import variants
 from mnist_helpers.course import networks
 from mnist_helpers.layers import count_parameters
@@ -73,3 +74,15 @@ def test_a_variant_is_trained_once_under_each_planned_seed(tmp_path, monkeypatch
     first = {"recipe": variants.digest(*planned[0][0][1:]), "seed": 100}
     variants.variants_file().write_text(json.dumps(first) + "\n", encoding="utf-8")
     assert variants.missing() == planned[1:]
+
+
+def test_at_a_constant_rate_everything_is_the_same_but_for_the_drop(monkeypatch):
+    """Up to the first step after the drop the losses are the same to the bit. Then they part."""
+    monkeypatch.setitem(variants.TRAINED, "TwentyEpochs", variants.TRAINED["TwentyEpochs"] | {"drop_at": 1})
+    images = torch.randint(0, 256, (96, 1, 28, 28), dtype=torch.uint8, generator=torch.manual_seed(0))
+    split = mh.Split(images, torch.arange(96) % 10, "noise", "train", "mnist", "full")
+    data = mh.data.Dataset("mnist", "full", split, split, split)
+    lesson, constant = (variants.trainer("TwentyEpochs", change)("TwentyEpochs", change, 2, None, 7, data)
+                        for change in (variants.as_published, variants.constant_rate))
+    assert lesson.batch_loss[:3] == constant.batch_loss[:3] and lesson.batch_loss[3] != constant.batch_loss[3]
+    assert (lesson.history["lr"], constant.history["lr"]) == ([2e-3, pytest.approx(2e-4)], [2e-3, 2e-3])
