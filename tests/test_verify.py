@@ -212,6 +212,6 @@ def test_every_recipe_trains_its_first_steps(mnist_root, monkeypatch):
     job = path, path.read_text(encoding="utf-8"), 0
     monkeypatch.setenv("MNIST_ROOT", str(data.default_root()))
     ((_, (traces, error)),) = processes.each_in_a_process(verify.trace, [job])
-    assert error is None and [each["card"]["model"] for each in traces] == ["Under20K"] * 13  # and 12 experiments
+    assert error is None and [each["card"]["model"] for each in traces] == ["Under20K"] * 21  # and 20 experiments
     for each in traces:
         assert len(each["losses"]) == checkpoint.TRACE_STEPS and each["card"]["threads"] == 1
