@@ -168,7 +168,10 @@ def train(network, change, epochs, rate, seed, dataset):
 
 
 def train_at_one_rate(network, change, epochs, rate, seed, dataset):
-    """The `Run` of a variant of a lesson whose learning rate stays as it begins."""
+    """The `Run` of a variant of a lesson whose learning rate stays as it begins.
+
+    Beside `train`, and not a case in it: its code is in the digest of all that it trained.
+    """
     recipe = TRAINED[network]
     mh.set_seed(seed)
     model = untrained(network, change)

@@ -126,11 +126,11 @@ def difference(kept: dict, traces: list[dict]) -> str | None:
 
 def agreement(kept: dict, traces: list[dict]) -> str:
     """How closely a kept run agrees with its trace, of which there is no `difference`."""
-    theirs, ours = kept["card"], next(each["card"] for each in traces if each["id"] == kept["id"])
-    if _machine(theirs) == _machine(ours):
-        return "as recorded, to the bit"
-    return (f"as recorded, to {TOLERANCE:.1%} of the loss in {STEPS} steps: made on {theirs['device']}, "
-            f"and {ours['device']} may round otherwise")
+    ours = next(each["card"] for each in traces if each["id"] == kept["id"])
+    differ = [f"{then} then, {now} now" for then, now in zip(_machine(kept["card"]), _machine(ours), strict=True)
+              if then != now]
+    return f"as recorded, to {TOLERANCE:.1%} of the loss in {STEPS} steps: {'; '.join(differ)}" if differ else (
+        "as recorded, to the bit")
 
 
 def _machine(card):
