@@ -13,7 +13,8 @@ one without batch norm in front of it (``l3g8-8 c1-8 =``). ``+`` adds the input 
 ``c3-24P`` it does so before the batch norm; ``D.1`` drops out, ``gap`` averages or ``flat`` flattens, and the
 classifier follows.
 Without ``rotation`` (0) there is no augmentation at all. With ``"shares": [1, 0.4]`` the first epoch takes all images
-and the second the 40 % with the largest losses, as in the notebook of the speed run. With ``"teacher": {"net": ...,
+and the second the 40 % with the largest losses, as in the notebook of the speed run; with ``"at_random": true`` as
+well, as many images that are drawn at random. With ``"teacher": {"net": ...,
 "members": 4}`` four networks of that configuration are trained first, and the pupil learns from the mean of their
 opinions, softened by ``"temperature"``; ``"trust"`` is the share of that in its loss, and labels have the rest. With a
 ``"seed"`` of their own, the same teachers serve pupils of all seeds.
@@ -25,6 +26,7 @@ import hashlib
 import io
 import json
 import re
+import types
 
 import torch
 import torch.nn.functional as F
@@ -39,7 +41,7 @@ DEFAULTS = {"epochs": 20, "batch": 128, "lr": 0.01, "optimizer": "adam", "weight
             "smoothing": 0.0, "rotation": 10, "shift": 0.08, "scale": 0.1, "elastic": 0, "plain": 0,
             "activation": "relu", "precision": "bf16", "anneal": "linear", "div": 10}
 OF_TEACHERS = {"members", "seed"}
-OPTIONS = {*DEFAULTS, "net", "muon", "matrix", "teacher", "temperature", "trust", "shares"}
+OPTIONS = {*DEFAULTS, "net", "muon", "matrix", "teacher", "temperature", "trust", "shares", "at_random"}
 ACTIVATIONS = {"relu": nn.ReLU, "silu": nn.SiLU, "gelu": nn.GELU}
 
 
@@ -198,6 +200,14 @@ def _taught(config, seed, dataset):
     return model.eval().to(mh.get_device(), memory_format=torch.channels_last)
 
 
+def at_random(batches):
+    """An `order` for the speed run's ``Hardest``: as many images, whatever they cost, in another draw each epoch."""
+    draw = torch.randperm(len(batches.losses), generator=batches.generator, device=batches.losses.device)
+    batches.now = draw[:round(batches.shares[batches.epoch] * len(draw))]
+    batches.epoch, batches.seen = batches.epoch + 1, 0
+    return batches.now
+
+
 def trial(given, seed, dataset):
     """Train the configuration ``given``, as far as it differs from the defaults, under one seed; return its record."""
     record = {"given": given, "config": DEFAULTS | given, "seed": seed,
@@ -240,6 +250,8 @@ def check(given):
         raise ValueError(f"{config['optimizer']} with these settings: {error}") from error
     if "shares" in given and ("teacher" in given or len(given["shares"]) != config["epochs"]):
         raise ValueError("shares are one for each epoch, and go with no teacher")
+    if "at_random" in given and "shares" not in given:
+        raise ValueError("at_random says how the images of shares are chosen, and there are no shares")
     if "teacher" in given:
         check({option: value for option, value in given["teacher"].items() if option not in OF_TEACHERS})
     elif alone := {"temperature", "trust"} & set(given):
@@ -272,6 +284,8 @@ def train(given, seed, dataset):
     if "shares" in config:
         notebook = of_challenge("speed_run")
         batches = notebook.Hardest(dataset.train, config["shares"], **options)
+        if config.get("at_random"):
+            batches.order = types.MethodType(at_random, batches)
         loss_fn = notebook.noting(batches, config["smoothing"])
     else:
         batches = mh.Loader(dataset.train, **options)

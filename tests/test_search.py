@@ -230,3 +230,23 @@ def test_images_that_were_never_seen_come_first(split):
         loss_fn(weight.expand(len(inputs), 10), targets)
     first = set(batches.now.tolist())
     assert len(first) == 60 and set(range(100)) - first < set(batches.order().tolist())
+
+
+def test_images_at_random_are_as_many_and_chosen_whatever_they_cost(split):
+    notebook = networks.module_of(notebooks.folder() / "challenges" / "speed_run.ipynb")
+    batches = notebook.Hardest(split, (1, 0.3), batch_size=10)
+    batches.restart()
+    batches.losses[:] = torch.arange(100.0)  # the hardest 30 are those from 70 on
+    everything, chosen = search.at_random(batches).tolist(), search.at_random(batches).tolist()
+    assert sorted(everything) == list(range(100)) and everything != chosen
+    assert len(set(chosen)) == 30 and sum(number >= 70 for number in chosen) < 20
+
+
+def test_the_trial_at_random_trains_on_another_choice(split):
+    dataset = data.Dataset("mnist", "full", split, split, split)
+    given = {"net": "c3s2-4 gap", "epochs": 2, "batch": 10, "shares": [1, 0.3], "precision": "fp32"}
+    hardest, random = (search.train(given | more, 0, dataset) for more in ({}, {"at_random": True}))
+    assert len(hardest.batch_loss) == len(random.batch_loss) == 13
+    assert hardest.batch_loss[10:] != random.batch_loss[10:]
+    with pytest.raises(ValueError, match="there are no shares"):
+        search.check({"net": "c3s2-4 gap", "at_random": True})
