@@ -17,7 +17,7 @@ from .download import DataError, DownloadError
 MEAN, STD = 0.1307, 0.3081  # of the pixels of the 60,000 training images, scaled to 0..1
 VALIDATION_IMAGES = 5_000
 SPLIT_SEED = 0  # fixed: every lesson and every seed sees the same split
-QUICK_IMAGES = {"train": 8_000, "val": 1_000, "test": 2_000}
+QUICK_IMAGES = {"train": 4_000, "val": 1_000, "test": 2_000}
 
 
 @dataclass(frozen=True, eq=False)

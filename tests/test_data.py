@@ -57,7 +57,7 @@ def test_quick_profile_keeps_a_part_of_each_split(mnist_root, monkeypatch, capsy
     assert (len(dataset.train), len(dataset.val), len(dataset.test)) == tuple(data.QUICK_IMAGES.values())
     assert dataset.epochs(20) == 2 and dataset.epochs(1) == 1
     assert "quick" in capsys.readouterr().out and "quick" in dataset.train.source
-    for name, images in (("recorded", 55_000), ("quick", 8_000)):  # said in the notebook, it wins over the environment
+    for name, images in (("recorded", 55_000), ("quick", 4_000)):  # said in the notebook, it wins over the environment
         monkeypatch.setenv("MNIST_PROFILE", "full")
         dataset = data.load_mnist(mnist_root, profile=name, verbose=False)
         assert (dataset.profile, dataset.train.profile, len(dataset.train)) == (name, name, images)
