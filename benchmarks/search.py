@@ -12,12 +12,12 @@ one without batch norm in front of it (``l3g8-8 c1-8 =``). ``+`` adds the input 
 ``S`` at the front straightens the images, as in the notebook of under 1,000 parameters. ``P`` pools 2x2, as a part of
 ``c3-24P`` it does so before the batch norm; ``D.1`` drops out, ``gap`` averages or ``flat`` flattens, and the
 classifier follows.
-Without ``rotation`` (0) there is no augmentation at all. With ``"shares": [1, 0.4]`` the first epoch takes all images
-and the second the 40 % with the largest losses, as in the notebook of the speed run; with ``"at_random": true`` as
-well, as many images that are drawn at random. With ``"teacher": {"net": ...,
-"members": 4}`` four networks of that configuration are trained first, and the pupil learns from the mean of their
-opinions, softened by ``"temperature"``; ``"trust"`` is the share of that in its loss, and labels have the rest. With a
-``"seed"`` of their own, the same teachers serve pupils of all seeds.
+Without ``rotation`` (0) there is no augmentation at all. The rate follows one cycle, or stays with ``"anneal":
+"constant"``. With ``"shares": [1, 0.4]`` the first epoch takes all images and the second the 40 % with the largest
+losses, as in the notebook of the speed run; with ``"at_random": true`` as well, as many images that are drawn at
+random. With ``"teacher": {"net": ..., "members": 4}`` four networks of that configuration are trained first, and the
+pupil learns from the mean of their opinions, softened by ``"temperature"``; ``"trust"`` is the share of that in its
+loss, and labels have the rest. With a ``"seed"`` of their own, the same teachers serve pupils of all seeds.
 """
 
 import argparse
@@ -234,7 +234,7 @@ def check(given):
         raise ValueError(f"there is no option {', '.join(sorted(unknown))}; there are {', '.join(sorted(OPTIONS))}")
     config = DEFAULTS | given
     for option, known in (("optimizer", OPTIMIZERS), ("activation", ACTIVATIONS), ("precision", PRECISIONS),
-                          ("anneal", ("linear", "cos"))):
+                          ("anneal", ("linear", "cos", "constant"))):
         if config[option] not in known:
             raise ValueError(f"there is no {option} {config[option]!r}; there are {', '.join(known)}")
     if others := set(given) & set(OWN.values()) - {OWN.get(config["optimizer"])}:
@@ -292,9 +292,12 @@ def train(given, seed, dataset):
         loss_fn = functools.partial(F.cross_entropy, label_smoothing=config["smoothing"])
     steps = batches.steps(config["epochs"])
     augmented = steps * (1 - config["plain"]) if config["rotation"] else 0
-    scheduler = torch.optim.lr_scheduler.OneCycleLR(
-        optimizer, config["lr"], total_steps=steps, pct_start=config["warmup"], cycle_momentum=False,
-        anneal_strategy=config["anneal"], div_factor=config["div"], final_div_factor=1000)
+    if config["anneal"] == "constant":
+        scheduler = torch.optim.lr_scheduler.ConstantLR(optimizer, factor=1)
+    else:
+        scheduler = torch.optim.lr_scheduler.OneCycleLR(
+            optimizer, config["lr"], total_steps=steps, pct_start=config["warmup"], cycle_momentum=False,
+            anneal_strategy=config["anneal"], div_factor=config["div"], final_div_factor=1000)
     if "teacher" in config:
         told = {option: config[option] for option in ("temperature", "trust") if option in config}
         loss_fn = distillation(model, taught(config["teacher"], seed, dataset), **told)

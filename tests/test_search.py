@@ -250,3 +250,10 @@ def test_the_trial_at_random_trains_on_another_choice(split):
     assert hardest.batch_loss[10:] != random.batch_loss[10:]
     with pytest.raises(ValueError, match="there are no shares"):
         search.check({"net": "c3s2-4 gap", "at_random": True})
+
+
+def test_a_constant_rate_stays(split):
+    dataset = data.Dataset("mnist", "full", split, split, split)
+    given = {"net": "c3s2-4 gap", "epochs": 3, "batch": 10, "lr": 0.01, "precision": "fp32"}
+    assert search.train(given | {"anneal": "constant"}, 0, dataset).history["lr"] == [0.01] * 3
+    assert search.train(given, 0, dataset).history["lr"][-1] < 1e-4
