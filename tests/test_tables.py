@@ -4,6 +4,7 @@ import json
 
 import numpy
 import pytest
+import scipy.stats
 from test_records import course, of  # noqa: F401
 
 from mnist_helpers import data
@@ -268,6 +269,22 @@ def test_trials_are_grouped_by_configuration(tmp_path, monkeypatch):
     assert chosen.rows == [["rate", "100", "3", "2", "98.50 %"]]
     with pytest.raises(ValueError, match="'depth'"):
         tables.trials("mine", "rate", "depth")
+
+
+def test_trials_under_the_same_seeds_are_paired(tmp_path, monkeypatch):
+    monkeypatch.setattr(tables, "trials_file", lambda: tmp_path / "trials.jsonl")
+    before, after = [0.981, 0.984, 0.983], [0.987, 0.986, 0.988]
+    common = {"challenge": "mine", "given": {}, "config": {"net": "c3-4", "epochs": 1}, "parameters": 100}
+    lines = [common | {"why": why, "seed": seed, "val_accuracy": accuracy}
+             for why, accuracies in (("after", after), ("before", before), ("other seeds", [*before, 0.98]))
+             for seed, accuracy in reversed([*enumerate(accuracies)])]
+    (tmp_path / "trials.jsonl").write_text("\n".join(map(json.dumps, lines)), encoding="utf-8")
+    low, high = scipy.stats.ttest_rel(after, before).confidence_interval()
+    one, other = tables.trials("mine", "before", "after", paired=True).rows
+    assert one[0] == "before" and one[1] == "3" and one[2].startswith("98.27 ± ") and one[3] == ""
+    assert other[2].startswith("98.70 ± ") and other[3] == f"+0.43 ± {100 * (high - low) / 2:.2f}"
+    with pytest.raises(ValueError, match="'other seeds' and 'before' were not tried under the same seeds"):
+        tables.trials("mine", "before", "other seeds", paired=True)
 
 
 def test_a_published_log_names_the_epochs_outside_of_our_runs(monkeypatch):

@@ -14,6 +14,7 @@ from ..stats import (
     mid_p,
     new_run,
     newcombe_paired_interval,
+    paired_difference,
     pooled_spread,
     wilson_interval,
 )
@@ -336,13 +337,14 @@ LAYERS = ("A network is a line of layers. c3s2-20: a convolution of 3x3 and stri
           "+: its input added. S: straightened images.")
 
 
-def trials(challenge: str, *questions: str, spread: bool = False) -> Table:
+def trials(challenge: str, *questions: str, spread: bool = False, paired: bool = False) -> Table:
     """The trials of a challenge (``benchmarks/search.py`` makes them), in the order they were made: what each was to
     find out, the network, what its recipe changed, and means over its seeds on the *validation* split.
 
     With ``questions``, only the trials that were made to answer these, in this order, without networks and recipes.
     With ``spread``, the training loss of the last epoch as well, and of several seeds the smallest and the largest.
-    Raises `ValueError` for a question that no trial asks.
+    With ``paired``, each mean with its interval over seeds, and its difference to the first question's, seed by seed.
+    Raises `ValueError` for a question that no trial asks, and for pairs whose seeds are not the same.
     """
     groups = {}
     for trial in files.read_records(trials_file(), {"challenge", "given", "why", "val_accuracy"}):
@@ -363,10 +365,28 @@ def trials(challenge: str, *questions: str, spread: bool = False) -> Table:
                    *(["training loss"] if spread else [])], rows, LAYERS)
     if unknown := set(questions) - {why for why, *_ in rows}:
         raise ValueError(f"no trial of {challenge!r} asks {', '.join(map(repr, sorted(unknown)))}")
+    if paired:
+        accuracies = {why: {trial["seed"]: trial["val_accuracy"] for trial in group}
+                      for (why, _), group in groups.items()}
+        return _against_the_first({question: accuracies[question] for question in questions or accuracies})
     if questions:
         chosen = sorted((row for row in rows if row[0] in questions), key=lambda row: questions.index(row[0]))
         table = Table([table.header[0], *table.header[3:]], [[row[0], *row[3:]] for row in chosen])
     return table
+
+
+def _against_the_first(by_question):
+    first, reference = next(iter(by_question.items()))
+    rows = []
+    for question, accuracies in by_question.items():
+        if set(accuracies) != set(reference):
+            raise ValueError(f"{question!r} and {first!r} were not tried under the same seeds")
+        difference = paired_difference([accuracies[seed] for seed in reference], list(reference.values()))
+        rows.append([question, str(len(accuracies)), plus_minus(mean_over_seeds(list(accuracies.values()))),
+                     "" if question == first else plus_minus(difference, sign=True)])
+    return Table(["question", "seeds", "validation", "against the first"], rows,
+                 "Accuracies on the validation images, in percent: means ± half the width of their 95 % intervals over "
+                 "seeds. Differences in points, paired seed by seed.")
 
 
 def _spread(values, written, ends):
