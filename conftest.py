@@ -69,7 +69,8 @@ def own_runs():
 
 
 def pytest_collection_modifyitems(items):
-    """Have nbval compare what cells tagged ``recorded`` show: the course's records, whatever the processor.
+    """Have nbval compare what cells tagged ``recorded`` show: the course's records, whatever the processor. And put
+    the longest file first.
 
     On the digits sample nothing is replayed, and nothing compares. A teacher's own lessons, translations and what was
     run in place are executed, and not compared.
@@ -88,6 +89,8 @@ def pytest_collection_modifyitems(items):
     for item in cells:
         if item.path in own_runs() or any(item.path.is_relative_to(ROOT / folder) for folder in APART):
             item.options["check"] = False
+    # The longest file first: in its place by the alphabet, one worker would end alone with it.
+    items.sort(key=lambda item: item.path.name != "test_solutions.py")
 
 
 def pytest_terminal_summary(terminalreporter):
