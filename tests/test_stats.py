@@ -6,7 +6,7 @@ import warnings
 
 import numpy
 import pytest
-from scipy.stats import bartlett, f_oneway, norm, ttest_1samp, ttest_rel
+from scipy.stats import f_oneway, norm, ttest_1samp, ttest_rel
 
 from mnist_helpers.stats import (
     HOLDS,
@@ -330,12 +330,16 @@ def test_the_range_of_a_new_run_holds_one():
     assert 0.93 < statistics.fmean(own) < 0.97 and 0.93 < statistics.fmean(pooled) < 0.97
 
 
-def test_rows_that_scatter_otherwise_are_left_out():
-    random = numpy.random.default_rng(3)
-    rows = {f"row {i}": random.normal(i, 1, 6).tolist() for i in range(6)} | {"wide": random.normal(0, 30, 6).tolist()}
-    std, freedom, names = pooled_spread(rows | {"equal": [2.0] * 6})
-    assert names == [f"row {i}" for i in range(6)] and bartlett(*(rows[name] for name in names)).pvalue > 0.05
-    assert freedom == 30 and std**2 == pytest.approx(statistics.fmean(statistics.variance(rows[n]) for n in names))
+def test_rows_that_scatter_more_are_left_out_by_cochrans_table_and_rows_that_scatter_less_are_not():
+    shape = [-1.0, -0.5, 0.0, 0.5, 1.0]  # variance 5/8, and five rows of five values: the table's C is 0.5441
+    others = {f"row {i}": shape for i in range(4)}
+    for share, left_out in ((0.5439, False), (0.5443, True)):
+        rows = others | {"wide": [each * math.sqrt(4 * share / (1 - share)) for each in shape]}
+        assert ("wide" not in pooled_spread(rows)[2]) == left_out
+    std, freedom, names = pooled_spread(others | {"wide": [9 * x for x in shape], "narrow": [0.01 * x for x in shape],
+                                                  "equal": [2.0] * 6})
+    assert names == [*others, "narrow"] and freedom == 20
+    assert std**2 == pytest.approx((4 * 5 / 8 + 5 / 8 * 0.01**2) / 5)
     with pytest.raises(ValueError, match="two rows"):
         pooled_spread({"one": [1.0, 2.0]})
 
