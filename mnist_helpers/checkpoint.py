@@ -355,7 +355,10 @@ def find_kept(id: str, card: dict) -> tuple[dict | None, str]:
             return None, str(error)
         if not same_start(kept["card"]["start"], start):
             return None, "it begins with other weights"
-        if stamps().get(id, {}).get("package") != package_digest():
+        stamp = stamps().get(id, {})
+        if stamp.get("trace") == "differs":
+            return None, "`python -m mnist_helpers verify` found other losses in its first steps"
+        if stamp.get("package") != package_digest():
             return None, "the package has changed since; `python -m mnist_helpers verify` compares"
         return kept, ""
     name = id.split("-s")[0]

@@ -18,7 +18,7 @@ PACKAGE = ROOT / "mnist_helpers"
 # What a lesson uses, in the order the data walks through it: each module imports only modules before it.
 FLAT = ["version", "files", "places", "download", "data", "augment", "device", "loader", "recipe", "checkpoint", "measure", "check",
         "run", "train", "cpu", "optim", "layers", "diagram", "stats", "words", "figures", "plots", "idea"]
-COURSE = ["catalogue", "processes", "notebooks", "networks", "stamps", "records", "second_test", "table", "tables", "ideas", "claims", "plan", "pages", "study",
+COURSE = ["catalogue", "processes", "notebooks", "networks", "stamps", "records", "second_test", "table", "tables", "ideas", "claims", "plan", "ledger", "pages", "study",
           "verify", "git", "publish", "copies", "update", "release", "doctor", "draw", "live", "explain", "pieces", "answers", "contents", "glossary",
           "site", "handout", "grading", "slides", "translate", "gift", "bundle", "paper"]
 SHOWN = {"answers", "draw", "grading", "ideas", "networks", "records", "second_test", "tables"}  # the few functions of the course that lessons show

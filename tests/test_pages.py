@@ -1,12 +1,13 @@
 """The pages: figures, tables and the picture are those of the records."""
 
+import json
 import re
 
 import nbformat
 import pytest
 from PIL import Image
 
-from mnist_helpers.course import notebooks, pages
+from mnist_helpers.course import catalogue, notebooks, pages, stamps, tables
 from mnist_helpers.data import project_root
 
 
@@ -37,6 +38,37 @@ def test_a_figure_that_no_cell_printed_is_named():
     notebook = nbformat.v4.new_notebook(cells=[prose, cell])
     problems = pages.notebook_figures(notebook, find=None)
     assert len(problems) == 2 and problems[0].startswith("6 is not") and "others" in problems[1]
+
+
+def test_pages_mark_what_is_out_of_date_and_say_what_that_means(find, monkeypatch):
+    tables_of = {"01_baseline": lambda: pages.results_table(find), "challenges/one_epoch": lambda: pages.scoreboard(find)}
+    as_they_are = stamps.recipe_now
+    for notebook, table in tables_of.items():
+        assert tables.MARK not in table()
+        monkeypatch.setattr(stamps, "recipe_now", lambda name, edited=notebook: "new" if name == edited else
+                            as_they_are(name))
+        marked = [line for line in table().splitlines() if f"{tables.MARK} |" in line]
+        assert len(marked) == sum(network.notebook == notebook for network in catalogue.networks())
+        assert table().endswith(tables.MARKED)
+        monkeypatch.undo()
+
+
+def test_every_run_and_every_look_at_the_test_images_is_on_its_page():
+    """Counted here from the files, line by line."""
+    text = (project_root() / "site" / "records.md").read_text(encoding="utf-8")
+    sections = {part.split("\n")[0]: part for part in text.split("\n### ")[1:]}
+    runs, earlier = ([json.loads(line) for line in (project_root() / "results" / name).read_text().splitlines()]
+                     for name in ("runs.jsonl", "earlier_runs.jsonl"))
+    results = {name: set() for name in sections}
+    for run in runs + earlier:
+        results[run["model"]].add((run["seed"], frozenset(run["mistakes"].items())))
+    for name, section in sections.items():
+        assert f"Looks at the test images: {len(results[name])}\n" in section + "\n"
+    assert f"looked at the test images {sum(map(len, results.values()))} times" in text
+    for run in runs:
+        assert f"{run['seed']}:\u00a0{run['test_correct'] / 100:.2f}" in sections[run["model"]]
+    for network in catalogue.networks():
+        assert (network.published is None) == ("Published" not in sections[network.name])
 
 
 @pytest.mark.parametrize("name", pages.PICTURES)

@@ -144,10 +144,13 @@ def test_on_another_processor_the_codes_are_compared(course, tmp_path, monkeypat
 
 
 def test_nothing_that_differs_is_replayed(course, monkeypatch):
-    monkeypatch.setattr(checkpoint, "package_digest", lambda: "another")
-    monkeypatch.setattr(verify, "difference", lambda *_: "it differs")
-    assert verdicts(course)
     card = checkpoint.read_kept(next(checkpoint.kept_folder().glob(f"{one()['id']}*")))["card"]
+    assert checkpoint.find_kept(one()["id"], card)[0]
+    with monkeypatch.context() as patched:
+        patched.setattr(checkpoint, "package_digest", lambda: "another")
+        patched.setattr(verify, "difference", lambda *_: "it differs")
+        assert verdicts(course) and checkpoint.find_kept(one()["id"], card)[0] is None
+    stamps.stamp(one()["id"], trace="differs", notebook="01_good")  # by the very package that is here
     assert checkpoint.find_kept(one()["id"], card)[0] is None
 
 

@@ -25,7 +25,21 @@ from PIL import Image
 from ..data import project_root
 from ..files import replace_file
 from ..stats import mean_over_seeds
-from . import answers, catalogue, claims, contents, explain, live, notebooks, pieces, plan, records, second_test, tables
+from . import (
+    answers,
+    catalogue,
+    claims,
+    contents,
+    explain,
+    ledger,
+    live,
+    notebooks,
+    pieces,
+    plan,
+    records,
+    second_test,
+    tables,
+)
 
 PRINTED = "printed by "
 NO_BREAK = "\N{NO-BREAK SPACE}"
@@ -134,35 +148,48 @@ def plus_minus(find, subject, sign=""):
     return text.replace("-", "−").replace(" ", NO_BREAK)
 
 
+def published(network, more=""):
+    """A published figure, linked to its file, with ``more``; nothing where there is none."""
+    found = network.published
+    return ledger.cited(found, f"{100 * found['accuracy']:.2f}") + more if found else ""
+
+
+def with_mark(*rows):
+    """A table of ``rows``, the first of which is its header; below it what the mark of a stale row means, if any has
+    it."""
+    marked = any(tables.MARK in cell for row in rows[1:] for cell in row)
+    return markdown(*rows) + f"\n\n{tables.MARKED}" * marked
+
+
 def results_table(find):
     """The table of the seven lessons. A gain is bold if it is more than noise, by `Mean.verdict`."""
     rows, before, runs = [], None, records.by_seed()
-    networks = {f"lesson {network.lesson}": network.name for network in catalogue.lessons()}
-    for lesson, name in LESSONS.items():
-        step, gain = f"{lesson} - {before}", ""
+    for network in catalogue.lessons():
+        lesson, gain = f"lesson {network.lesson}", ""
         if before:
-            found = records.over_all(*(runs[networks[each]] for each in (lesson, before)))
+            found = records.over_all(runs[network.name], runs[before.name])
             bold = "**" * (found.verdict == "more than noise")
-            gain = bold + plus_minus(find, step, sign="+") + bold
-        rows.append([f"{lesson[-1]}: {name}", f"{find(lesson, 'parameters'):,.0f}",
-                     f"{find(lesson, 'epochs'):.0f}", f"{find(lesson, 'published'):.2f}",
-                     f"{find(lesson, 'same measure'):.2f}", plus_minus(find, lesson), gain])
-        before = lesson
-    return markdown(["lesson", ">parameters", ">epochs", ">published", ">same measure", ">test", ">gain"], *rows)
+            gain = bold + plus_minus(find, f"{lesson} - lesson {before.lesson}", sign="+") + bold
+        rows.append([f"{network.lesson}: {network.title}{tables.mark(runs[network.name])}", f"{network.parameters:,}",
+                     f"{network.epochs}", published(network), f"{find(lesson, 'same measure'):.2f}",
+                     f"[{plus_minus(find, lesson)}](site/{ledger.place(network)})", gain])
+        before = network
+    return with_mark(["lesson", ">parameters", ">epochs", ">published", ">same measure", ">test", ">gain"], *rows)
 
 
 def scoreboard(find):
     """The table of the challenges. Whether 99.40 % is reached says `Mean.reached`."""
     rows, before, runs = [], "", records.by_seed()
     for network in catalogue.challenges():
-        published = network.published
+        own = runs[network.name]
         rows.append([network.challenge * (network.challenge != before),
-                     f"[{network.name}](../notebooks/{network.notebook_file})", network.size, f"{network.epochs}",
-                     plus_minus(find, network.name),
-                     records.over_all(runs[network.name]).reached(tables.GOAL),
-                     f"{100 * published['accuracy']:.2f}: {published['images']}" if published else ""])
+                     f"[{network.name}](../notebooks/{network.notebook_file}){tables.mark(own)}", network.size,
+                     f"{network.epochs}", f"[{plus_minus(find, network.name)}]({ledger.place(network)})",
+                     f"{min(own)} to {max(own)}".replace(" ", NO_BREAK), records.over_all(own).reached(tables.GOAL),
+                     published(network, f": {network.published['images']}" if network.published else "")])
         before = network.challenge
-    return markdown(["challenge", "network", ">parameters", ">epochs", ">test", "99.40 %", "published"], *rows)
+    names = ["challenge", "network", ">parameters", ">epochs", ">test", ">seeds", "99.40 %", "published"]
+    return with_mark(names, *rows)
 
 
 def halves():
@@ -173,7 +200,7 @@ def halves():
     for name, own in runs.items():
         network, kinds = catalogue.network(name), [records.over_all(own, kind=kind) for kind in records.KINDS]
         everything = records.over_all(own)
-        rows.append([f"[{network.label}](../notebooks/{network.notebook_file})",
+        rows.append([f"[{network.label}]({ledger.place(network)}){tables.mark(own)}",
                      *(f"{100 * mean.mean:.2f} ± {100 * mean.half:.2f}".replace(" ", NO_BREAK)
                        for mean in (everything, *kinds)), *(mean.reached(tables.GOAL) for mean in kinds),
                      second_test.shown(further.get(name)).replace(" ", NO_BREAK)])
@@ -187,8 +214,8 @@ def halves():
         f"{mistakes[1]:,} on images that employees wrote: {mistakes[0] / mistakes[1]:.1f} times as many. The mean is "
         f"at least 99.40 % for {reached[0]} networks on the students' images, for {reached[1]} on the employees'.",
         "",
-        markdown(["network", ">all", ">students", ">employees", "99.40 % on students'", "on employees'", ">QMNIST"],
-                 *rows), "", second_test.sentence()])
+        with_mark(["network", ">all", ">students", ">employees", "99.40 % on students'", "on employees'", ">QMNIST"],
+                  *rows), "", second_test.sentence()])
 
 
 def three_measures(find, paper, ink, faint, *colors):
@@ -250,21 +277,22 @@ def between(text, name, content):
 def pages(find, root=None) -> dict:
     """``{path: text}`` of the README and the pages of ``site/`` as the records have them."""
     root, verdicts = root or project_root(), claims.verdicts()
-    tables = {"README.md": {"picture": picture(find), "results": results_table(find),
+    inside = {"README.md": {"picture": picture(find), "results": results_table(find),
                             "claims": f"**Is it true?** [{claims.counts(verdicts)}](site/claims.md)"},
               "site/challenges.md": {"scoreboard": scoreboard(find)},
               "site/halves.md": {"halves": halves()},
               "site/explanations.md": explain.findings(),
+              "site/records.md": {"records": ledger.page()},
               "results/plan.md": {"came out": markdown(
                   ["claim", ">came out", ">n", ">p, corrected", "verdict by the plan's rule"], *plan.rows()),
                   "changes": markdown(["network", ">seeds 0 to 4", ">fresh", ">change"], *plan.changes())}}
-    tables["site/draw.md"] = {"draw": live.finding()}
-    tables["site/index.md"] = {"picture": picture(find).replace('"results/', '"../results/'),
-                               "claims": tables["README.md"]["claims"].replace("](site/", "](")}
+    inside["site/draw.md"] = {"draw": live.finding()}
+    inside["site/index.md"] = {"picture": picture(find).replace('"results/', '"../results/'),
+                               "claims": inside["README.md"]["claims"].replace("](site/", "](")}
     texts = {}
     for path in [root / "README.md", root / "results" / "plan.md", *sorted((root / "site").glob("*.md"))]:
         text = claims.page_text(verdicts) if path.name == "claims.md" else path.read_text(encoding="utf-8")
-        for name, content in tables.get(path.relative_to(root).as_posix(), {}).items():
+        for name, content in inside.get(path.relative_to(root).as_posix(), {}).items():
             text = between(text, name, content)
         texts[path] = figures(text, find)
     return texts | {root / "notebooks" / contents.FILE: contents.content()}

@@ -76,7 +76,12 @@ def published_figure(record: dict) -> tuple[float | None, str]:
 
 def _marked(network, seeds):
     """What tables call a network; with a mark where one of its records ``{seed: record}`` is stale."""
-    return network.label + MARK * any(stamps.stale(record) is not None for record in seeds.values())
+    return network.label + mark(seeds)
+
+
+def mark(seeds: dict[int, dict]) -> str:
+    """`MARK` where one of these records is stale, else nothing."""
+    return MARK * any(stamps.stale(record) is not None for record in seeds.values())
 
 
 def _note(rows, *sentences):
