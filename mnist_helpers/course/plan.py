@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from statistics import fmean
-
 from ..stats import Mean, holm, mean_over_seeds, paired_difference
 from . import catalogue, records, tables
 
@@ -41,7 +39,7 @@ def _reached(seeds, name):
 
 def _means(seeds):
     """``{network: (before, fresh)}``: mean test accuracies in percent, of networks that have both."""
-    return {name: tuple(100 * fmean(run["test_accuracy"] for run in runs.values()) for runs in (before, fresh))
+    return {name: tuple(100 * records.over_all(runs).mean for runs in (before, fresh))
             for name, (fresh, before) in seeds.items() if fresh and before}
 
 
