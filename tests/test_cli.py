@@ -429,17 +429,23 @@ def test_weights_are_kept_with_a_record(project):
 
 
 @pytest.mark.parametrize("changes", [
-    {"edited": ("step 1", "step 2")}, {"error": "it failed"}, {"kept": {}},
+    {"edited": ("step 1", "step 2")}, {"edited": ("SEED = 5", "SEED = 6")}, {"error": "it failed"}, {"kept": {}},
     {"records": [small.record("Good", "01_good", profile="quick")]},
     {"records": [small.record("Good", "01_good", dataset="digits")]},
     {"records": [small.record("Bad", "02_bad")]}, {"records": [small.record("Mine", "yours")]},
-], ids=["edited while it ran", "failed", "replayed", "quick", "digits", "of another notebook", "not in the catalogue"])
+], ids=["edited while it ran", "edited beside the recipe", "failed", "replayed", "quick", "digits", "of another notebook", "not in the catalogue"])
 def test_what_is_not_the_courses_is_refused(project, changes):
     run = execution(project, **changes)
     before = contents(project)
     with pytest.raises(ValueError, match=r"01_good\.ipynb"):
         notebooks.save(run)
     assert contents(project) == before
+
+
+def test_a_study_keeps_no_record_of_a_recipe_edited_while_it_ran(project):
+    with pytest.raises(ValueError, match="its recipe was changed while it ran"):
+        notebooks.keep(execution(project, edited=("step 1", "step 2")))
+    assert not kept(project)
 
 
 def test_a_comment_edited_while_it_ran_stays(project):

@@ -7,6 +7,7 @@ attacker.
 """
 
 import csv
+import io
 import json
 import os
 import re
@@ -152,11 +153,12 @@ def row(path: Path, about, key, edited, result) -> dict:
 
 def write_csv(rows: list[dict], path: Path) -> None:
     """Write rows as a table. What a student wrote stays text in a spreadsheet, and becomes no formula."""
-    with open(path, "w", newline="", encoding="utf-8") as file:
-        writer = csv.DictWriter(file, COLUMNS, extrasaction="ignore")
-        writer.writeheader()
-        writer.writerows({name: f"'{value}" if str(value)[:1] in ("=", "+", "-", "@") else value
-                          for name, value in each.items()} for each in rows)
+    file = io.StringIO(newline="")
+    writer = csv.DictWriter(file, COLUMNS, extrasaction="ignore")
+    writer.writeheader()
+    writer.writerows({name: f"'{value}" if str(value)[:1] in ("=", "+", "-", "@") else value
+                      for name, value in each.items()} for each in rows)
+    files.replace_file(path, file.getvalue())
 
 
 def execute(path: str, text: str, root: str, names: list[str], networks: list[str], limit: float) -> dict:
@@ -299,4 +301,6 @@ def draw(values: list[float], line: str, path: Path) -> None:
     axis.axvline(sum(values) / len(values), color=plots.GREY, linestyle=":")
     axis.yaxis.get_major_locator().set_params(integer=True)
     axis.set(xlabel="test accuracy (%)", ylabel="students")
-    figure.savefig(path, dpi=150, metadata={"Description": line})
+    file = io.BytesIO()
+    figure.savefig(file, format="png", dpi=150, metadata={"Description": line})
+    files.replace_file(path, file.getvalue())

@@ -4,6 +4,7 @@ import re
 from collections.abc import Iterable
 from pathlib import Path
 
+from ..files import replace_file
 from . import answers, catalogue, notebooks
 
 SCHEMA = 3  # of nbgrader's metadata
@@ -55,7 +56,7 @@ def handout(paths: Iterable[Path], folder: Path, names: Iterable[str] = ()) -> l
     for target, (path, student, seed) in copies.items():
         target.parent.mkdir(parents=True, exist_ok=True)
         text = notebooks.as_json(pupils_copy(path, student, seed)) + "\n"
-        target.write_text(text, encoding="utf-8")
+        replace_file(target, text)
     return list(copies)
 
 

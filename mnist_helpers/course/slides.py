@@ -4,6 +4,7 @@ section, the result box, the questions. Nothing about slides is kept in the note
 import re
 from pathlib import Path
 
+from ..files import replace_file
 from . import notebooks
 
 CDN = "https://cdn.jsdelivr.net/npm/reveal.js@4.6.1"
@@ -91,5 +92,5 @@ def write(path: Path, target: Path, reveal: str = CDN) -> Path:
     exporter = SlidesExporter(reveal_url_prefix=reveal, raw_template=TEMPLATE)
     html, _ = exporter.from_notebook_node(deck(path))
     target.parent.mkdir(parents=True, exist_ok=True)
-    target.write_text(html, encoding="utf-8")
+    replace_file(target, html)
     return target

@@ -281,7 +281,8 @@ def scoreboard(*now: dict, notebook: str | None = None) -> Table:
                               *_over_seeds(runs, spread), ""]
                              for name, runs in theirs.items() for first in [next(iter(runs.values()))]]
     return Table(["network", "parameters", "epochs", "validation", "test (n)", "new run", "published"], rows,
-                 _note(rows, f"{MEANS}.", NEW, _how_published(shown), _over_budget(shown)))
+                 _note(rows, f"{MEANS}.", NEW, _how_published(shown), _over_budget(shown),
+                       _on_all_images(shown, seeds)))
 
 
 def published_log(name: str) -> Table:
@@ -303,6 +304,13 @@ def _over_budget(networks):
     """Which networks have more parameters than their exercise allows."""
     over = [f"{each.name} ({each.size})" for each in networks if each.over_budget]
     return f"Over its budget: {', '.join(over)}." if over else ""
+
+
+def _on_all_images(networks, seeds):
+    """Which networks have no validation accuracy, and why."""
+    names = [each.name for each in networks if each.name in seeds
+             and all(run["val_accuracy"] is None for run in seeds[each.name].values())]
+    return f"No validation accuracy, since trained on all 60,000 images: {', '.join(names)}." if names else ""
 
 
 def _over_seeds(runs, spread):

@@ -9,6 +9,7 @@ import datetime
 import shutil
 from pathlib import Path
 
+from ..files import replace_file
 from . import copies
 from .git import answer, git, lines
 
@@ -100,7 +101,7 @@ def _put_aside(root, path, target, unmerged):
     shutil.copy2(root / path, target.with_name(f"{target.name}.conflict"))
     side = 2 if answer(root, "rev-parse", "--quiet", "--verify", "MERGE_HEAD") else 3
     if answer(root, "rev-parse", "--quiet", "--verify", f":{side}:{path}"):
-        target.write_bytes(f"{git(root, 'show', f':{side}:{path}')}\n".encode())
+        replace_file(target, f"{git(root, 'show', f':{side}:{path}')}\n")
 
 
 def _remove_empty(folder):
