@@ -13,12 +13,12 @@ from .device import random_state, set_random_state
 from .measure import evaluation_mode
 
 
-def count_parameters(model):
+def count_parameters(model: torch.nn.Module) -> int:
     """The number of the model's parameters, registered ones: what a budget is measured on."""
     return sum(parameter.numel() for parameter in model.parameters())
 
 
-def hidden_parameters(model: torch.nn.Module, input_size=(1, 28, 28)) -> int:
+def hidden_parameters(model: torch.nn.Module, input_size: tuple = (1, 28, 28)) -> int:
     """The `hidden_weights` of a forward pass of the model, made on a copy."""
     replica = copy.deepcopy(model).cpu()
     with evaluation_mode(replica), torch.enable_grad():

@@ -2,15 +2,26 @@
 script, save it: ``mh.plots.samples(split).savefig("samples.png")``. For one of your own there is `figure`.
 """
 
+from __future__ import annotations
+
 import functools
 import itertools
 import math
+from collections.abc import Callable, Mapping, Sequence
+from typing import TYPE_CHECKING
 
 import torch
 
 from . import diagram
 from .check import input_size_of
 from .figures import BLUE, GREEN, GREY, ORANGE, STYLE, figure, told_figure  # noqa: F401, for drawings of one's own, too
+
+if TYPE_CHECKING:  # for whoever reads the hints; a figure needs none of these
+    from matplotlib.figure import Figure
+
+    from .data import Split
+    from .measure import Evaluation
+    from .run import Run
 
 _figure = functools.partial(figure, squeeze=False)
 
@@ -51,14 +62,14 @@ def _seen(images):
     return list((images / 255 if images.dtype == torch.uint8 else images).clamp(0, 1).permute(0, 2, 3, 1))
 
 
-def samples(split, count=30, columns=10):
+def samples(split: Split, count: int = 30, columns: int = 10) -> Figure:
     """The first ``count`` images of a split, with their labels."""
     count = min(count, len(split))
     return _sheet(_seen(split.images[:count]), [str(label) for label in split.labels[:count].tolist()],
                   "Images and their labels", split.source, columns)
 
 
-def augmentation(split, augment, count=10, draws=3, seed=0):
+def augmentation(split: Split, augment: Callable, count: int = 10, draws: int = 3, seed: int = 0) -> Figure:
     """The first ``count`` images of a split, and below each what ``augment`` makes of it in a few draws."""
     images = split.images[:count]
     generator = torch.Generator().manual_seed(seed)
@@ -67,7 +78,7 @@ def augmentation(split, augment, count=10, draws=3, seed=0):
                   row_labels=["original"] + [f"draw {draw}" for draw in range(1, draws + 1)], vmin=0, vmax=1)
 
 
-def curves(run, title="Training and validation", before=None):
+def curves(run: Run, title: str = "Training and validation", before: Run | Mapping | None = None) -> Figure:
     """Loss and accuracy of training and validation after each epoch of a `Run`, with a line where the learning rate
     drops. ``before``, another run or ``{name: validation accuracies}``, is drawn thin and grey.
 
@@ -112,7 +123,7 @@ def curves(run, title="Training and validation", before=None):
     return _told(figure, _words_of_curves(history, earlier, name_before))
 
 
-def bands(panels, title, source="MNIST"):
+def bands(panels: Mapping[str, tuple], title: str, source: str = "MNIST") -> Figure:
     """Accuracy after each epoch: a panel for each ``{name: (ours, published)}``. ``ours`` are lists of accuracies, one
     a run, drawn as the band from the lowest to the highest; a published log is one list, with rings where it is
     outside of the band.
@@ -178,7 +189,8 @@ def _words_of_curves(history, earlier, name_before):
     return text
 
 
-def losses_by_step(runs, title="Loss by training step", steps=None, window=50):
+def losses_by_step(runs: Mapping[str, Run], title: str = "Loss by training step", steps: int | None = None,
+                   window: int = 50) -> Figure:
     """The loss of each batch against the number of steps, for ``{name: run}``; a step is one update. With ``steps``
     only the first ones are drawn. Of more than two windows, the running mean of ``window`` steps is drawn, and the raw
     losses are pale behind it."""
@@ -208,7 +220,7 @@ def losses_by_step(runs, title="Loss by training step", steps=None, window=50):
     return _told(figure, text)
 
 
-def confusion(evaluation):
+def confusion(evaluation: Evaluation) -> Figure:
     """How often each digit (row) was taken for each other (column) in an `Evaluation`; right answers are left
     uncoloured."""
     logits, labels = evaluation.logits, evaluation.labels
@@ -229,7 +241,7 @@ def confusion(evaluation):
         f"{row} taken for {column}: {wrong[row, column]:,}" for row, column in most if wrong[row, column]) + ".")
 
 
-def mistakes(evaluation, count=20, columns=10):
+def mistakes(evaluation: Evaluation, count: int = 20, columns: int = 10) -> Figure:
     """The wrong answers of an `Evaluation` that the model was surest of: the true digit, the predicted one and its
     probability. Raises `ValueError` if it was of batches, whose images are gone."""
     split = evaluation.split
@@ -247,7 +259,7 @@ def mistakes(evaluation, count=20, columns=10):
     return pictures(split.images[worst], titles, split.source, "The surest mistakes", columns)
 
 
-def kernels(weight, source, title="First-layer kernels"):
+def kernels(weight: torch.Tensor, source: str, title: str = "First-layer kernels") -> Figure:
     """The kernels ``(out, in, height, width)`` of a convolution seen from its first input channel: orange is positive,
     purple negative."""
     weight = weight.detach().cpu()[:, 0]
@@ -256,14 +268,16 @@ def kernels(weight, source, title="First-layer kernels"):
                   cmap="PuOr_r", vmin=-limit, vmax=limit)
 
 
-def feature_maps(maps, source, title="Feature maps", columns=8):
+def feature_maps(maps: torch.Tensor, source: str, title: str = "Feature maps", columns: int = 8) -> Figure:
     """The channels of one image's activations, ``(channels, height, width)``: white is the largest of all."""
     maps = maps.detach().cpu()
     return _sheet(list(maps), [str(channel) for channel in range(len(maps))], title, source, min(columns, len(maps)),
                   vmin=min(0.0, maps.min().item()), vmax=maps.max().item())
 
 
-def accuracies(names, tests, intervals, measured, published, source, title="Three measures of the same networks"):
+def accuracies(names: Sequence[str], tests: Sequence[float], intervals: Sequence[tuple[float, float]],
+               measured: Sequence[float | None], published: Sequence[float | None], source: str,
+               title: str = "Three measures of the same networks") -> Figure:
     """For each name the published accuracy, the one measured the same way, and the test accuracy with its interval.
 
     ``intervals`` are pairs ``(low, high)``; a published or measured accuracy that is None is left out.
@@ -299,7 +313,7 @@ def accuracies(names, tests, intervals, measured, published, source, title="Thre
     return _told(figure, f"{title}. {'; '.join(text)}.")
 
 
-def seeds(accuracies, source="MNIST", title="One dot a seed"):
+def seeds(accuracies: Mapping[str, Sequence[float]], source: str = "MNIST", title: str = "One dot a seed") -> Figure:
     """A dot for each accuracy of ``{name: accuracies}``, and a line at their mean."""
     figure, ((axis,),) = _figure(title, source, size=(8, 3.5))
     for position, values in enumerate(accuracies.values()):
@@ -313,7 +327,8 @@ def seeds(accuracies, source="MNIST", title="One dot a seed"):
         f"{name} {sum(values) / len(values):.2%} of {len(values)}" for name, values in accuracies.items()) + ".")
 
 
-def frontier(ours, published, what, title, source="MNIST", bottom=0.991):
+def frontier(ours: Mapping[str, tuple[float, float, float]], published: Sequence[tuple[float, float]], what: str,
+             title: str, source: str = "MNIST", bottom: float = 0.991) -> Figure:
     """Test accuracy against ``what`` on a logarithmic scale: ``{name: (x, mean, std)}`` of ours, with the standard
     deviation over seeds as a bar, and published pairs ``(x, accuracy)``. What lies below ``bottom`` is left out: it
     would flatten all the others."""
@@ -335,12 +350,14 @@ def frontier(ours, published, what, title, source="MNIST", bottom=0.991):
     return figure
 
 
-def pictures(images, titles, source, title, columns=10, row_labels=(), **imshow):
+def pictures(images: torch.Tensor, titles: Sequence[str], source: str, title: str, columns: int = 10,
+             row_labels: Sequence[str] = (), **imshow) -> Figure:
     """Any images ``(n, channels, height, width)``, a line or two of text above each, and a label before each row."""
     return _sheet(_seen(images), titles, title, source, min(columns, len(images)), row_labels, size=1.05, **imshow)
 
 
-def marked(images, marks, titles, source, title, columns=8, row_labels=(), **imshow):
+def marked(images: torch.Tensor, marks: torch.Tensor, titles: Sequence[str], source: str, title: str, columns: int = 8,
+           row_labels: Sequence[str] = (), **imshow) -> Figure:
     """`pictures` with orange laid over them: ``marks``, bool or float ``(n, 1, height, width)``, go from 0, which
     leaves a pixel as it is, to 1, which covers it."""
     figure = pictures(images, titles, source, title, columns, row_labels, **imshow)
@@ -350,7 +367,7 @@ def marked(images, marks, titles, source, title, columns=8, row_labels=(), **ims
     return figure
 
 
-def channels(values, source, title="The numbers of each channel"):
+def channels(values: Mapping[str, torch.Tensor], source: str, title: str = "The numbers of each channel") -> Figure:
     """How the numbers of each channel are distributed, for ``{name: activations}`` of ``(n, channels, height, width)``,
     a panel each, on one scale.
 
@@ -375,7 +392,8 @@ def channels(values, source, title="The numbers of each channel"):
     return _told(figure, f"{figure.get_suptitle()}, a box each. {'; '.join(said)}.")
 
 
-def before_and_after(pairs, source, title, per_panel=2_000):
+def before_and_after(pairs: Mapping[str, tuple[torch.Tensor, torch.Tensor]], source: str, title: str,
+                     per_panel: int = 2_000) -> Figure:
     """What a layer makes of single numbers, for ``{name: (before, after)}`` of two tensors of one shape: a panel each,
     all on one scale.
 
@@ -396,7 +414,7 @@ def before_and_after(pairs, source, title, per_panel=2_000):
     return _told(figure, f"{figure.get_suptitle()}. {'; '.join(said)}.")
 
 
-def descents(paths, title, columns=3):
+def descents(paths: Mapping[str, tuple[torch.Tensor, torch.Tensor]], title: str, columns: int = 3) -> Figure:
     """The way down a valley, for ``{name: (valley, path)}``: the loss is half of ``point @ valley @ point``, ``path``
     its points ``(steps + 1, 2)`` from the first to the last; the name stands above, with the last loss."""
     rows = -(-len(paths) // columns)
@@ -416,7 +434,8 @@ def descents(paths, title, columns=3):
     return figure
 
 
-def products(matrix, source, title="Mean products of the gradients of pairs of weights"):
+def products(matrix: torch.Tensor, source: str,
+             title: str = "Mean products of the gradients of pairs of weights") -> Figure:
     """A matrix of mean products ``(n, n)`` as correlations from -1 to 1, and its eigenvalues, the largest first."""
     figure, ((left, right),) = _figure(title, source, 1, 2, size=(9, 3.8))
     matrix = matrix.detach().cpu().double()
@@ -434,7 +453,8 @@ def products(matrix, source, title="Mean products of the gradients of pairs of w
 MARKS = {"new": ("+ new", GREEN), "changed": ("≠ changed", ORANGE), "removed": ("− removed", GREY)}
 
 
-def network(model, before=None, title=None, input_size=None):
+def network(model: torch.nn.Module, before: torch.nn.Module | None = None, title: str | None = None,
+            input_size: tuple | None = None) -> Figure:
     """A network as its layers, from the image down to the logits: what each makes, its parameters, and its
     multiplications for one image, with bars for the shares of the whole.
 

@@ -195,7 +195,8 @@ def paired_difference(a: Sequence[float], b: Sequence[float], confidence: float 
 # ---------------------------------------------------------------- seeds and images
 
 
-def over_seeds_and_images(outcomes, strata=None, clusters=None, confidence: float = 0.95) -> Mean:
+def over_seeds_and_images(outcomes: Iterable, strata: Iterable | None = None, clusters: Iterable | None = None,
+                          confidence: float = 0.95) -> Mean:
     """The `Mean` of ``outcomes``, an array ``(seeds, images)``, whose interval counts both kinds of chance: other
     seeds, and other images. An outcome is 1 where the run of a seed reads an image, else 0; or the difference of two
     networks' outcomes.
