@@ -6,7 +6,7 @@ import math
 import subprocess
 
 import pytest
-import recipe_to_kill
+import recipes
 import torch
 from scipy.stats import ttest_rel
 from small import in_a_sentence
@@ -28,7 +28,7 @@ class Small(nn.Sequential):
 @pytest.fixture
 def log(tmp_path, monkeypatch):
     """No MNIST, the quick profile, and a log of its own."""
-    monkeypatch.setattr(data, "fetch", recipe_to_kill.no_mnist)
+    monkeypatch.setattr(data, "fetch", recipes.no_mnist)
     monkeypatch.setenv("MNIST_PROFILE", "quick")
     monkeypatch.setenv("MNIST_COLLECT", str(tmp_path))
     return tmp_path / "ideas.jsonl"
@@ -129,7 +129,7 @@ def test_an_interrupted_idea_goes_on_to_the_same_weights_and_what_is_logged_is_n
     def stop():
         raise KeyboardInterrupt
 
-    handle = recipe_to_kill.stop_at(3 * 4 + 6, stop)  # in the second epoch of the second seed
+    handle = recipes.stop_at(3 * 4 + 6, stop)  # in the second epoch of the second seed
     try:
         with pytest.raises(KeyboardInterrupt):
             mh.try_idea(small, seeds=2, note="to be sure")

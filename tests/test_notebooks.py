@@ -3,7 +3,6 @@ were interrupted, and that their outputs are those of their code and of the reco
 
 import ast
 import builtins
-import json
 import os
 import re
 import shutil
@@ -13,7 +12,7 @@ import sys
 
 import nbformat
 import pytest
-import recipe_to_kill
+import recipes
 import torch
 
 import mnist_helpers as mh
@@ -239,51 +238,41 @@ def digits():
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(data, "fetch", recipe_to_kill.no_mnist)
-        patch.setattr(data.Dataset, "epochs", recipe_to_kill.at_most_three)
+        patch.setattr(data, "fetch", recipes.no_mnist)
+        patch.setattr(data.Dataset, "epochs", recipes.at_most_three)
         patch.setenv("MNIST_PROFILE", "quick")
         yield
     torch.set_num_threads(threads)
 
 
 RESUMABLE = [path for path in PATHS if "CHECKPOINT" in tagged(path, "parameters")[0].source]
-# Killed in earnest: one with a schedule by epochs; one with a schedule by steps, and an optimiser of our own.
-KILLED = ["04_batch_norm", "challenges/under_2500"]
 STEP = 28  # in the second epoch of batches of 64, and in the third of batches of 128
 
 
 @pytest.mark.parametrize("path", [path for path in TRAINING if path not in RESUMABLE], ids=notebooks.name_of)
 def test_the_recipe_alone_trains_the_networks_of_the_catalogue(path, digits):
-    trained = [type(run.model).__name__ for run in recipe_to_kill.run(path).values()]
+    trained = [type(run.model).__name__ for run in recipes.run(path).values()]
     assert sorted(trained) == sorted(network.name for network in networks_of(path))
 
 
-@pytest.mark.parametrize("path", [pytest.param(path, marks=[pytest.mark.slow] * (notebooks.name_of(path) in KILLED),
-                                               id=notebooks.name_of(path)) for path in RESUMABLE])
+@pytest.mark.parametrize("path", RESUMABLE, ids=notebooks.name_of)
 def test_a_lesson_that_was_interrupted_goes_on_to_the_same_weights(path, digits, tmp_path, capfd):
     """`CHECKPOINT` as a learner sets it. Its recipe alone is run, which trains what the notebook trains."""
-    undisturbed = recipe_to_kill.run(path)
+    undisturbed = recipes.run(path)
     assert sorted(type(run.model).__name__ for run in undisturbed.values()) == sorted(
         network.name for network in networks_of(path))
     checkpoint = tmp_path / "checkpoint.pt"
-    if notebooks.name_of(path) in KILLED:
-        command = [sys.executable, recipe_to_kill.__file__, notebooks.name_of(path), str(checkpoint)]
-        assert subprocess.run([*command, str(STEP)], timeout=120).returncode != 0
-        assert checkpoint.exists()
-        done = subprocess.run(command, timeout=120, capture_output=True, text=True, check=True)
-        weights, said = json.loads(done.stdout.splitlines()[-1]), done.stdout
-    else:
-        handle = recipe_to_kill.stop_at(STEP, lambda: (_ for _ in ()).throw(KeyboardInterrupt))
-        try:
-            with pytest.raises(KeyboardInterrupt):
-                recipe_to_kill.run(path, CHECKPOINT=str(checkpoint))
-        finally:
-            handle.remove()
-        capfd.readouterr()
-        resumed = recipe_to_kill.run(path, CHECKPOINT=str(checkpoint))
-        weights, said = {name: run.weights for name, run in resumed.items()}, capfd.readouterr().out
-    assert "going on from checkpoint.pt" in said
-    assert weights == {name: run.weights for name, run in undisturbed.items()}
+    handle = recipes.stop_at(STEP)
+    try:
+        with pytest.raises(KeyboardInterrupt):
+            recipes.run(path, CHECKPOINT=str(checkpoint))
+    finally:
+        handle.remove()
+    capfd.readouterr()
+    resumed = recipes.run(path, CHECKPOINT=str(checkpoint))
+    assert "going on from checkpoint.pt" in capfd.readouterr().out
+    assert {name: run.weights for name, run in resumed.items()} == {
+        name: run.weights for name, run in undisturbed.items()}
 
 
 # ---------------------------------------------------------------- outputs

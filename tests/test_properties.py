@@ -4,7 +4,6 @@ import json
 import math
 
 import pytest
-import scipy.stats
 import torch
 
 hypothesis = pytest.importorskip("hypothesis")
@@ -13,7 +12,7 @@ from hypothesis import given, settings  # noqa: E402
 from hypothesis import strategies as st  # noqa: E402
 
 import mnist_helpers as mh  # noqa: E402
-from mnist_helpers import checkpoint, stats  # noqa: E402
+from mnist_helpers import checkpoint  # noqa: E402
 from mnist_helpers.course import draw, publish, records  # noqa: E402
 
 few = settings(max_examples=40, deadline=None, derandomize=True, database=None)
@@ -34,23 +33,6 @@ def test_augmented_images_have_their_shape_stay_in_range_and_repeat(count, chann
     assert first.shape == images.shape and first.is_floating_point() and torch.equal(first, second)
     assert torch.equal(images, before) and first.isfinite().all()
     assert not first.numel() or (first.min() >= -1e-6 and first.max() <= 1 + 1e-6)
-
-
-@few
-@given(st.integers(1, 10**6), st.floats(0, 1), st.floats(0.5, 0.999))
-def test_wilsons_interval_is_scipys(total, share, confidence):
-    correct = round(share * total)
-    low, high = stats.wilson_interval(correct, total, confidence)
-    theirs = scipy.stats.binomtest(correct, total).proportion_ci(confidence, method="wilson")
-    assert low == pytest.approx(theirs.low, abs=1e-9) and high == pytest.approx(theirs.high, abs=1e-9)
-
-
-@few
-@given(st.lists(st.floats(0.5, 1), min_size=2, max_size=9))
-def test_mean_over_seeds_is_scipys_interval(values):
-    found, centre = stats.mean_over_seeds(values), math.fsum(values) / len(values)
-    half = scipy.stats.t.ppf(0.975, len(values) - 1) * scipy.stats.sem(values)
-    assert (found.mean, found.low, found.high) == pytest.approx((centre, centre - half, centre + half), abs=1e-9)
 
 
 def a_record(**changes):

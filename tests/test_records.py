@@ -1,8 +1,6 @@
 """Records: what cannot be recorded, where records go, which of them count, and when they are stale."""
 
 import json
-import subprocess
-import sys
 from types import SimpleNamespace
 
 import nbformat
@@ -247,28 +245,6 @@ def test_blank_and_torn_lines_are_left_out_in_one_line(course, capfd):
     assert [record["id"] for record in records.course_records()] == ["TwentyEpochs-s0-00000000", "after"]
     said = capfd.readouterr().err.splitlines()
     assert len(said) == 2 and "line 5, 6" in said[0] and "impossible" in said[1]
-
-
-WRITER = """
-import json, sys
-from pathlib import Path
-from mnist_helpers.course import records
-record = json.loads(sys.stdin.read())
-for number in range(200):
-    records.append(record | {"id": f"{sys.argv[2]}-{number}"}, Path(sys.argv[1]))
-"""
-
-
-def test_two_processes_append_200_lines_each(tmp_path):
-    path = tmp_path / "runs.jsonl"
-    writers = [subprocess.Popen([sys.executable, "-c", WRITER, path, name], stdin=subprocess.PIPE, text=True)
-               for name in "ab"]
-    for writer in writers:
-        writer.stdin.write(json.dumps(a_record()))
-        writer.stdin.close()
-    assert [writer.wait(120) for writer in writers] == [0, 0]
-    ids = [json.loads(line)["id"] for line in path.read_text(encoding="utf-8").splitlines()]
-    assert sorted(ids) == sorted(f"{name}-{number}" for name in "ab" for number in range(200))
 
 
 # ---------------------------------------------------------------- which records count

@@ -1,16 +1,7 @@
-"""Run the recipe of a notebook for three epochs of the digits sample, and be killed in the middle: for the tests.
+"""The recipe of a notebook, run for three epochs of the digits sample and stopped in the middle: for the tests."""
 
-    python recipe_to_kill.py NOTEBOOK CHECKPOINT [STEP]
-
-At step STEP of the first training the process kills itself. Without it, it prints the digest of each network's weights.
-"""
-
-import json
 import linecache
-import os
-import sys
 
-import torch
 from torch.optim.optimizer import register_optimizer_step_post_hook
 
 from mnist_helpers import data
@@ -33,7 +24,11 @@ def run(path, **parameters):
     return {name: value for name, value in scope.items() if isinstance(value, Run)}
 
 
-def stop_at(step, stop):
+def interrupt():
+    raise KeyboardInterrupt
+
+
+def stop_at(step, stop=interrupt):
     """Call ``stop()`` after so many steps of whatever optimiser; returns the handle that ends this."""
     done = []
 
@@ -50,13 +45,3 @@ def no_mnist(*unused, **options):
 
 def at_most_three(dataset, full):
     return min(full, 3)
-
-
-if __name__ == "__main__":
-    data.fetch, data.Dataset.epochs = no_mnist, at_most_three
-    torch.set_num_threads(1)
-    notebook, checkpoint, *steps = sys.argv[1:]
-    for step in map(int, steps):
-        stop_at(step, lambda: os.kill(os.getpid(), 9))
-    made = run(notebooks.find([notebook])[0], CHECKPOINT=checkpoint)
-    print(json.dumps({name: each.weights for name, each in made.items()}))
