@@ -2,10 +2,10 @@
 is compared with was published. A run is one look at the test images, and so are the runs of earlier recipes."""
 
 import itertools
-import json
 from statistics import fmean
 from urllib.parse import quote
 
+from .. import files
 from ..data import project_root
 from . import catalogue, records
 
@@ -18,12 +18,15 @@ def earlier() -> dict[str, list[dict]]:
     which lack what records have learned to tell since. A run that comes again with the same mistakes counts once."""
     found = {}
     seen = {_result(record) for record in records.course_records()}
-    for line in (project_root() / "results" / "earlier_runs.jsonl").read_text(encoding="utf-8").splitlines():
-        record = json.loads(line)
+    for record in _lines("earlier_runs.jsonl"):
         if _result(record) not in seen:
             found.setdefault(record["model"], []).append(record)
             seen.add(_result(record))
     return found
+
+
+def _lines(name):
+    return files.read_records(project_root() / "results" / name)
 
 
 def _result(record):
@@ -47,8 +50,10 @@ def page() -> str:
     """Everything between the markers of ``site/records.md``, in Markdown."""
     every, tables, before = records.all_seeds(), records.by_seed(), earlier()
     count = sum(map(len, every.values())), sum(map(len, before.values()))
+    claims = sum("test_accuracy" in line for line in _lines("variants.jsonl"))
     lines = [f"{len(every)} networks looked at the test images {sum(count)} times: once for each of {count[0]} runs, "
-             f"and {count[1]} times under earlier recipes or earlier code.", ""]
+             f"and {count[1]} times under earlier recipes or earlier code. {claims} more looks were for the claims: "
+             "SixConvolutions, ended an epoch early.", ""]
     for name, runs in every.items():
         lines += [f"### {name}", "", *_network(catalogue.network(name), runs, tables.get(name, {}),
                                                before.get(name, [])), ""]
@@ -66,7 +71,7 @@ def _network(network, runs, shown, before):
         yield (f"- Published: {100 * network.published['accuracy']:.2f} % ({told}), "
                + cited(network.published, ", ".join(filter(None, map(network.published.get, ("source", "file"))))))
     rest = [run for seed, run in runs.items() if seed not in shown]
-    for title, found in (("In the tables", list(shown.values())), ("In no table", rest)):
+    for title, found in (("In the tables", list(shown.values())), ("Not in the tables", rest)):
         if found:
             kinds = sorted({run["card"].get("device", "") for run in found} - {""})
             yield f"- {title}, {_count(len(found), 'run')} on {' and '.join(kinds)}: " + ", ".join(
