@@ -40,6 +40,12 @@ class Network:
         return f"{self.parameters:,}" + (f" > {self.budget:,}" if self.over_budget else "")
 
     @property
+    def limit(self) -> int | None:
+        """The most parameters that a submission may have: the budget, or those of the network itself where it exceeds
+        that, as the published ones of lesson 4 and of one epoch do."""
+        return self.budget and max(self.budget, self.parameters)
+
+    @property
     def over_budget(self) -> bool:
         return self.budget is not None and self.parameters > self.budget
 

@@ -143,7 +143,7 @@ def _found(test, estimate):
     sign, unit = ("", "%") if shift else ("+", "points")
     mean, low, high = (signed(value) if sign else f"{value + shift:.2f}"
                        for value in (estimate.mean, *estimate.interval))
-    return f"{mean} [{low}, {high}] {unit}, n = {estimate.n}".replace("-", "−")
+    return f"{mean} [{low}, {high}] {unit}, {test['measure']}, n = {estimate.n}".replace("-", "−")
 
 
 def verdicts() -> list[Verdict]:
@@ -181,7 +181,7 @@ def counts(found: list[Verdict] | None = None) -> str:
     n = Counter(each.verdict for each in found)
     waiting = f", {n[UNMEASURED]} are not measured yet" if n[UNMEASURED] else ""
     return (f"{len(found)} claims of five published exercises: {n[HOLDS]} hold, {n[NOT]} do not, {n[UNDECIDED]} are "
-            f"not decided, {n[UNTESTABLE]} cannot be tested with such data{waiting}.")
+            f"not decided, {n[UNTESTABLE]} cannot be tested{waiting}.")
 
 
 def source(exercise: int) -> str:
@@ -203,10 +203,11 @@ def page_text(found: list[Verdict] | None = None) -> str:
     """The page ``site/claims.md``."""
     found = verdicts() if found is None else found
     lines = ["# Every claim, examined", "", f"**{counts(found)}**", "",
-             "Differences and accuracies come with 95 % intervals over n seeds and over new images. After Holm's",
-             "correction, the chance of even one wrong verdict is below 5 %. \"Not decided\" means that the data allow",
-             "both answers: it is no evidence that nothing is there. [The claims](../notebooks/claims.ipynb) explains",
-             "the method."]
+             "Differences and accuracies come with the images they were measured on, and with 95 % intervals over",
+             "n seeds and over new images; *same measure* is the published one, on training images. Holm's correction",
+             "aims at a chance of 5 % for even one wrong verdict. \"Not decided\" means that the data allow both",
+             "answers: it is no evidence that nothing is there. [The claims](../notebooks/claims.ipynb) explains the",
+             "method."]
     for exercise in EXERCISES:
         lines += ["", f"## {source(exercise)}", "", "| claim | it rested on | verdict | what we found | |",
                   "|:--|:--|:--|:--|:--|"]

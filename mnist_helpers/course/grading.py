@@ -133,12 +133,12 @@ def row(path: Path, about, key, edited, result) -> dict:
             remarks.append(f"{network.name}: {weights[network.name] or 'not weighed'}")
             continue
         registered, hidden = weights[network.name]
-        fits = not hidden and (network.budget is None or registered <= network.budget)
+        fits = not hidden and (network.limit is None or registered <= network.limit)
         within = fits if within is None else within and fits
         if not fits:
             remarks.append(f"{network.name} has {registered + hidden:,} weights"
                            f"{f', {hidden:,} of them hidden' if hidden else ''}"
-                           f"{f', and its budget is {network.budget:,}' if network.budget else ''}")
+                           f"{f', and its budget is {network.limit:,}' if network.limit else ''}")
     record = (result.get("records") or [{}])[-1]
     own = path.parts[0] if len(path.parts) > 1 else path.stem  # the folder says who it is: anybody can edit the rest
     return {"student": about["student"] if handout.folder_of(about["student"]) == own else own,

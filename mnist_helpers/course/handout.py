@@ -89,8 +89,8 @@ def pupils_copy(path: Path, student: str = "", seed: int = 0):
             cells += [_graded("markdown", f"**Answer to question {number}:**", f"question-{number}", POINTS, True)
                       for number in open_questions(notebook, key)]
     for network in networks_of(name):
-        if network.budget:
-            cells.append(_graded("code", f"assert mh.count_weights({network.name}()) <= {network.budget:_}",
+        if network.limit:
+            cells.append(_graded("code", f"assert mh.count_weights({network.name}()) <= {network.limit:_}",
                                  f"budget-{network.name}", 0))
     if any("record = mh.record(" in cell.source for cell in cells):
         cells.append(new_cell("code", "# For your class's histogram: run this cell last, and save.\nmh.hand_in(record)",

@@ -54,9 +54,12 @@ def page() -> str:
     lines = [f"{len(every)} networks looked at the test images {sum(count)} times: once for each of {count[0]} runs, "
              f"and {count[1]} times under earlier recipes or earlier code. {claims} more looks were for the claims: "
              "SixConvolutions, ended an epoch early.", ""]
-    for name, runs in every.items():
-        lines += [f"### {name}", "", *_network(catalogue.network(name), runs, tables.get(name, {}),
-                                               before.get(name, [])), ""]
+    for title, networks in (("lessons", catalogue.lessons()), ("challenges", catalogue.challenges())):
+        lines += [f"## The {title}", ""]
+        for network in networks:
+            if runs := every.get(network.name):
+                lines += [f"### {network.name}", "", *_network(network, runs, tables.get(network.name, {}),
+                                                               before.get(network.name, [])), ""]
     return "\n".join(lines[:-1])
 
 
