@@ -155,7 +155,7 @@ def digits(tmp_path_factory):
     torch.set_num_threads(1)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(data, "fetch", fetch)
-        patch.setattr(data.Dataset, "epochs", lambda dataset, full: min(full, 2))
+        patch.setattr(data.Dataset, "epochs", lambda dataset, full: 1)
         patch.delenv("MNIST_CHECK", raising=False)  # the floors are for longer trainings
         patch.setenv("MNIST_PROFILE", "quick")
         patch.setenv("MNIST_COLLECT", str(folder))
