@@ -24,18 +24,14 @@ def run(path, **parameters):
     return {name: value for name, value in scope.items() if isinstance(value, Run)}
 
 
-def interrupt():
-    raise KeyboardInterrupt
-
-
-def stop_at(step, stop=interrupt):
-    """Call ``stop()`` after so many steps of whatever optimiser; returns the handle that ends this."""
+def stop_at(step):
+    """Interrupt after so many steps of whatever optimiser, as a reader does; returns the handle that ends this."""
     done = []
 
     def count(*unused):
         done.append(1)
         if len(done) == step:
-            stop()
+            raise KeyboardInterrupt
     return register_optimizer_step_post_hook(count)
 
 

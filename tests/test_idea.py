@@ -126,10 +126,7 @@ def test_an_interrupted_idea_goes_on_to_the_same_weights_and_what_is_logged_is_n
     undisturbed = mh.try_idea(small, seeds=2, note="to be sure")
     monkeypatch.setenv("MNIST_COLLECT", str(log.parent))
 
-    def stop():
-        raise KeyboardInterrupt
-
-    handle = recipes.stop_at(3 * 4 + 6, stop)  # in the second epoch of the second seed
+    handle = recipes.stop_at(3 * 4 + 6)  # in the second epoch of the second seed
     try:
         with pytest.raises(KeyboardInterrupt):
             mh.try_idea(small, seeds=2, note="to be sure")

@@ -50,10 +50,11 @@ def page() -> str:
     """Everything between the markers of ``site/records.md``, in Markdown."""
     every, tables, before = records.all_seeds(), records.by_seed(), earlier()
     count = sum(map(len, every.values())), sum(map(len, before.values()))
-    claims = sum("test_accuracy" in line for line in _lines("variants.jsonl"))
+    claims = [run for run in _lines("variants.jsonl") if "test_accuracy" in run]
+    what = sorted({f"{run['variant']}, {_count(run['epochs'], 'epoch')}" for run in claims})
     lines = [f"{len(every)} networks looked at the test images {sum(count)} times: once for each of {count[0]} runs, "
-             f"and {count[1]} times under earlier recipes or earlier code. {claims} more looks were for the claims: "
-             "SixConvolutions, ended an epoch early.", ""]
+             f"and {count[1]} times under earlier recipes or earlier code. {len(claims)} more looks were for the "
+             f"claims: {'; '.join(what)}.", ""]
     for title, networks in (("lessons", catalogue.lessons()), ("challenges", catalogue.challenges())):
         lines += [f"## The {title}", ""]
         for network in networks:
